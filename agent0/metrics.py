@@ -1,0 +1,77 @@
+"""Every Prometheus name once. Figures of the nights come from the ledger, so that they survive restarts."""
+
+from collections.abc import Iterator
+
+import prometheus_client
+from prometheus_client import CollectorRegistry, Counter, Histogram
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from agent0 import ledger
+from agent0.command import CouncilError, log
+
+REQUESTS = "autogen_requests_total"
+REQUEST_SUCCESSES = "autogen_requests_success_total"
+REQUEST_LATENCY = "autogen_request_latency_seconds"
+LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 3, 5, 10, 30)  # s
+USER, PROBE = "user", "probe"  # origins of a request: a probe is one that asks not to be stored
+
+# name, help, ledger event; counters count the events, gauges show a field of the newest one
+NIGHT_COUNTERS = (
+    ("autogen_training_completed_total", "Trainings completed", "training"),
+    ("autogen_deployment_success_total", "Deployments that kept serving", "deployment"),
+    ("autogen_rollback_triggered_total", "Rollbacks, by monitor or by hand", "rollback"),
+)
+NIGHT_GAUGES = (
+    ("autogen_training_duration_seconds", "Duration of the last training", "training", "seconds"),
+    ("autogen_training_loss", "Final loss of the last training", "training", "loss"),
+    ("autogen_quality_improvement_ratio", "Improvement measured at the last deployment", "deployment", "improvement"),
+    ("autogen_agent0_rewrite_success_rate", "Share of rewrites accepted at the last harvest", "harvest",
+     "rewrite_success_rate"),
+)  # fmt: skip
+
+
+class NightCollector:
+    """The seven figures of the nights, read from the ledger at each scrape; 0 where nothing has happened yet.
+
+    A ledger that cannot be read yields none of them, which an alert on absence sees; a made-up 0 would not.
+    """
+
+    def collect(self) -> Iterator[Metric]:
+        try:
+            events = ledger.read()
+        except CouncilError as error:
+            log.error("metrics of the nights are missing: %s", error)
+            return
+        for name, text, event in NIGHT_COUNTERS:
+            count = sum(line["event"] == event for line in events)
+            yield CounterMetricFamily(name.removesuffix("_total"), text, value=count)
+        for name, text, event, key in NIGHT_GAUGES:
+            values = [line.get(key) for line in events if line["event"] == event]
+            yield GaugeMetricFamily(name, text, value=(values[-1] if values else None) or 0)
+
+
+class ServerMetrics:
+    """The metrics of one server process, in a registry of its own."""
+
+    def __init__(self):
+        prometheus_client.disable_created_metrics()
+        self.registry = CollectorRegistry()
+        self.registry.register(NightCollector())
+        labels = {"labelnames": ("adapter", "origin"), "registry": self.registry}
+        self._requests = Counter(REQUESTS, "Requests answered, or failed by the server", **labels)
+        self._successes = Counter(REQUEST_SUCCESSES, "Answers above the confidence threshold", **labels)
+        self._latency = Histogram(
+            REQUEST_LATENCY, "Time from request to whole answer", buckets=LATENCY_BUCKETS, **labels
+        )
+
+    def observe(self, adapter: str, origin: str, success: bool, seconds: float) -> None:
+        """Count one request."""
+        self._requests.labels(adapter, origin).inc()
+        self._latency.labels(adapter, origin).observe(seconds)
+        successes = self._successes.labels(adapter, origin)  # makes the series, so that 0 of 5 is seen as 0
+        if success:
+            successes.inc()
+
+    def text(self) -> bytes:
+        """All metrics in Prometheus' text format."""
+        return prometheus_client.generate_latest(self.registry)

@@ -1,0 +1,156 @@
+"""Tell people what happened: one webhook, in the form that Slack, Discord or any JSON receiver takes.
+
+The webhook's URL is a secret: nothing here logs more of it than its host.
+"""
+
+import argparse
+import ipaddress
+import logging
+import os
+import re
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import requests
+from dotenv import dotenv_values
+from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from agent0 import ledger
+from agent0.command import DONE, LOCKED, NOTHING_TO_DO, USAGE, CouncilError, log, run_command
+from agent0.settings import ROOT, get_settings
+from agent0.story import Message, compose
+
+TIMEOUT = 5  # seconds to connect, and seconds to answer
+STAMP = "%Y%m%dT%H%M%SZ"  # how the scripts write a moment, UTC
+_NOT_NEWS = (USAGE, NOTHING_TO_DO, LOCKED)  # to the person who just typed the command
+_COLOURS = {"info": 0x2EB67D, "warning": 0xECB22E, "error": 0xE01E5A}
+
+
+class NotTaken(Exception):
+    """The receiver did not take the message, and asking again would not help."""
+
+
+class TryAgain(NotTaken):
+    """The receiver is busy or broken for the moment."""
+
+
+def payload(host: str, message: Message) -> dict:
+    """Return what to post to a webhook at `host`: Slack's form, Discord's, or plain JSON."""
+    text = "\n".join(message.lines)
+    if host in ("hooks.slack.com", "hooks.slack-gov.com"):
+        header = {"type": "header", "text": {"type": "plain_text", "text": _slack(message.title, 150)}}
+        section = {"type": "section", "text": {"type": "mrkdwn", "text": _slack(text, 3000)}}
+        return {"text": _slack(message.title, 3000), "blocks": [header, section] if text else [header]}
+    if f".{host}".endswith((".discord.com", ".discordapp.com")):
+        embed = {"title": message.title[:256], "description": text[:4096], "color": _COLOURS[message.severity]}
+        return {"content": message.title[:2000], "embeds": [embed], "allowed_mentions": {"parse": []}}
+    return {
+        **message.fields,
+        "event": message.event,
+        "title": message.title,
+        "text": text,
+        "severity": message.severity,
+    }
+
+
+def _slack(text: str, limit: int) -> str:
+    """Escape as Slack asks, so that no user text becomes a mention or a link; cut without leaving half an entity."""
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return escaped if len(escaped) <= limit else re.sub(r"&[a-z]*$", "", escaped[: limit - 1]) + "…"
+
+
+def send(message: Message) -> bool:
+    """Post message to NOTIFICATION_WEBHOOK, and return whether it was taken.
+
+    Without a webhook nothing is sent. A failed alert is a warning: it never fails the job that it tells of.
+    """
+    url = _webhook()
+    if not url:
+        log.info("NOTIFICATION_WEBHOOK is not set, so nobody is told: %s", message.title)
+        return False
+    host = ""
+    try:
+        host = checked_host(url)
+        _post(url, payload(host, message), local=_is_loopback(host))
+    except NotTaken as error:
+        log.warning("webhook at %s was not told: %s", host or "?", error)
+        return False
+    except requests.RequestException as error:  # its text holds the URL
+        log.warning("webhook at %s was not told: %s", host, type(error).__name__)
+        return False
+    log.info("webhook at %s was told: %s", host, message.title)
+    return True
+
+
+def _webhook() -> str:
+    """The webhook's URL or "". It is read past a bad setting elsewhere: that is just what people must be told of."""
+    try:
+        secret = get_settings().notification_webhook
+        return secret.get_secret_value().strip() if secret else ""
+    except CouncilError:
+        saved = dotenv_values(Path(os.environ.get("COUNCIL_HOME") or ROOT) / ".env")
+        return (os.environ.get("NOTIFICATION_WEBHOOK") or saved.get("NOTIFICATION_WEBHOOK") or "").strip()
+
+
+def checked_host(url: str) -> str:
+    """Return the URL's host. Raise NotTaken, without the URL, unless it is https, or http on loopback."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        host = ""
+    if not host or parts.scheme not in ("https", "http"):
+        raise NotTaken("NOTIFICATION_WEBHOOK is not an https:// URL; mend it")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise NotTaken("NOTIFICATION_WEBHOOK must be https:// off this machine; mend it")
+    return host
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+@retry(
+    retry=retry_if_exception_type((requests.ConnectionError, TryAgain)),
+    stop=stop_after_attempt(3),
+    wait=wait_random_exponential(multiplier=1, max=5),
+    reraise=True,
+)
+def _post(url: str, body: dict, local: bool) -> None:
+    """Post once, and up to twice more where the receiver is out of reach or busy; a slow answer may be a taken one."""
+    logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold the URL
+    with requests.Session() as session:
+        session.trust_env = not local  # a proxy must not carry loopback traffic away
+        with session.post(url, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True) as response:
+            status = response.status_code
+    if status == 429 or status >= 500:
+        raise TryAgain(f"HTTP {status}")
+    if not 200 <= status < 300:
+        raise NotTaken(f"HTTP {status}")
+
+
+def main() -> int:
+    """Tell of one training, deployment or rollback that was run by hand."""
+    parser = argparse.ArgumentParser(prog="python -m agent0.notify", description=main.__doc__)
+    parser.add_argument("kind", choices=["training", "deployment", "rollback"])
+    parser.add_argument("--exit-code", type=int, required=True)
+    parser.add_argument("--since", required=True, metavar="YYYYMMDDTHHMMSSZ", help="when the run started")
+    arguments = parser.parse_args(sys.argv[1:])
+    if arguments.exit_code in _NOT_NEWS:
+        return DONE
+    since, events, more = datetime.strptime(arguments.since, STAMP).replace(tzinfo=UTC).timestamp(), [], ()
+    try:
+        events = [event for event in ledger.read() if event["timestamp"] >= since]
+    except CouncilError as error:
+        more = (f"The ledger is not complete: {error}",)
+    send(compose(arguments.kind, arguments.exit_code, events, more=more))
+    return DONE
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,65 @@
+"""Start the Council server at COUNCIL_URL: python -m agent0.serve"""
+
+import os
+import socket
+from urllib.parse import urlsplit
+
+import uvicorn
+
+from agent0 import adapters
+from agent0.command import USAGE, CouncilError, log, run_command
+from agent0.serve.api import create_app, is_loopback
+from agent0.serve.engine import Engine, load_engine
+from agent0.settings import get_settings
+from faiss_memory import FaissMemory
+
+
+def listen() -> socket.socket:
+    """Return a socket bound to COUNCIL_URL. Raises CouncilError where it must not or cannot be."""
+    settings = get_settings()
+    url = urlsplit(settings.council_url)
+    host = url.hostname or ""
+    if url.scheme != "http":
+        raise CouncilError(
+            f"COUNCIL_URL={settings.council_url}: the server speaks http; put a TLS proxy before it", USAGE
+        )
+    if not is_loopback(host) and settings.council_api_key is None:
+        raise CouncilError(f"COUNCIL_URL={settings.council_url} is open to others; set COUNCIL_API_KEY first", USAGE)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, url.port or 80, type=socket.SOCK_STREAM)[0]
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
+    except (OSError, ValueError) as error:
+        raise CouncilError(f"COUNCIL_URL={settings.council_url}: {error}; is another server running there?") from None
+    return bound
+
+
+def serve_current(engine: Engine) -> None:
+    """Load what loras/current points to and let it answer. Raises CouncilError where it is not fit to serve."""
+    current = get_settings().loras / "current"
+    if not os.path.lexists(current):
+        return
+    try:
+        release = adapters.validate(current)
+        if release.is_base:
+            return
+        engine.load(release.name, release.path)
+    except (CouncilError, ValueError) as error:
+        code = getattr(error, "exit_code", 1)
+        raise CouncilError(f"loras/current: {error}; go back with `bash rollback_lora.sh`", code) from None
+    engine.route(release.name)
+
+
+def main() -> None:
+    bound = listen()
+    engine, memory = load_engine(), FaissMemory()
+    serve_current(engine)
+    log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.stable)
+    app = create_app(engine, memory)
+    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
+    uvicorn.Server(config).run(sockets=[bound])
+
+
+if __name__ == "__main__":
+    run_command(main)

@@ -1,0 +1,139 @@
+"""The HTTP face of the Council: OpenAI's chat API, vLLM's LoRA endpoints, health, metrics, feedback, routing."""
+
+import asyncio
+import hmac
+import ipaddress
+import time
+from collections.abc import Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from fastapi import Depends, FastAPI, Request
+from fastapi.responses import PlainTextResponse, Response
+
+from agent0 import adapters
+from agent0.command import CouncilError
+from agent0.metrics import ServerMetrics
+from agent0.serve import errors, schemas
+from agent0.serve.chat import Chat
+from agent0.serve.engine import Engine, UnknownAdapter
+from agent0.serve.errors import ApiError
+from agent0.settings import get_settings
+
+
+def create_app(engine: Engine, memory) -> FastAPI:
+    """The app over a running engine and an open FaissMemory, both of which it closes when it shuts down."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI):
+        yield
+        await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(memory.close)
+
+    app = FastAPI(title="AutoGen Council", lifespan=lifespan, docs_url=None, redoc_url=None)
+    errors.install(app)
+    metrics = ServerMetrics()
+    _add_reading(app, engine, metrics)
+    _add_chat(app, engine, memory, metrics)
+    _add_adapters(app, engine)
+    return app
+
+
+def check_key(request: Request) -> None:
+    """Off loopback, whatever changes state needs the key; without a key set, nobody may. Raises ApiError 401, 403."""
+    if is_loopback(request.client.host if request.client else ""):
+        return
+    key = get_settings().council_api_key
+    if key is None:
+        raise ApiError(403, "this is for clients on the server's own machine; set COUNCIL_API_KEY to allow others")
+    given = request.headers.get("Authorization", "")
+    if not hmac.compare_digest(given.encode(), f"Bearer {key.get_secret_value()}".encode()):
+        raise ApiError(401, "send the header Authorization: Bearer <COUNCIL_API_KEY>", code="invalid_api_key")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, by name or address, is this machine itself."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return host == "localhost"
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def _add_reading(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
+    started = time.monotonic()
+
+    @app.get("/health")
+    async def health() -> dict:
+        return {
+            "status": "healthy",
+            "model": engine.model,
+            "adapter": engine.stable,
+            "engine": "embedded",
+            "adapters": engine.adapters,
+            "uptime_seconds": round(time.monotonic() - started, 1),
+        }
+
+    @app.get("/metrics")
+    def prometheus() -> Response:
+        return Response(metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
+
+    @app.get("/v1/models")
+    async def models() -> dict:
+        names = ["council", *engine.adapters]
+        return {
+            "object": "list",
+            "data": [{"id": n, "object": "model", "created": 0, "owned_by": "council"} for n in names],
+        }
+
+
+def _add_chat(app: FastAPI, engine: Engine, memory, metrics: ServerMetrics) -> None:
+    @app.post("/v1/chat/completions", dependencies=[Depends(check_key)])
+    async def chat(body: schemas.ChatRequest, request: Request) -> Response:
+        conversation = Chat(body, engine, memory, metrics)
+        return conversation.streamed() if body.stream else await conversation.whole(request)
+
+    @app.post("/v1/feedback", dependencies=[Depends(check_key)])
+    def feedback(body: schemas.Feedback) -> dict:
+        try:
+            memory.feedback(body.id, **body.model_dump(exclude={"id"}, exclude_none=True))
+        except KeyError:
+            raise ApiError(404, f"memory holds no answer {body.id!r}", "id") from None
+        except (CouncilError, ValueError) as error:
+            raise ApiError(400, str(error)) from None
+        return {"id": body.id, "status": "recorded"}
+
+
+def _add_adapters(app: FastAPI, engine: Engine) -> None:
+    @app.post("/v1/load_lora_adapter", dependencies=[Depends(check_key)])
+    def load(body: schemas.LoadAdapter) -> PlainTextResponse:
+        try:
+            release = adapters.validate(body.lora_path)
+            if release.is_base:
+                raise ValueError(f"{body.lora_path} stands for no adapter: `base` is always loaded")
+            engine.load(body.lora_name, release.path)
+        except (CouncilError, ValueError) as error:
+            raise ApiError(400, str(error), "lora_path") from None
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' added successfully.")
+
+    @app.post("/v1/unload_lora_adapter", dependencies=[Depends(check_key)])
+    def unload(body: schemas.UnloadAdapter) -> PlainTextResponse:
+        with _known("lora_name", engine):
+            engine.unload(body.lora_name)
+        return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
+
+    @app.post("/v1/route", dependencies=[Depends(check_key)])
+    def route(body: schemas.Route) -> dict:
+        with _known("stable", engine):
+            return {"previous": engine.route(body.stable), "stable": body.stable}
+
+
+@contextmanager
+def _known(field: str, engine: Engine) -> Iterator[None]:
+    """Turn the engine's refusals about an adapter's name into HTTP errors."""
+    try:
+        yield
+    except UnknownAdapter as error:
+        message = f"no adapter {error.args[0]!r} is loaded; there are: {', '.join(engine.adapters)}"
+        raise ApiError(404, message, field, "adapter_not_found") from None
+    except ValueError as error:
+        raise ApiError(400, str(error), field) from None

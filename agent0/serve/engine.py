@@ -1,0 +1,331 @@
+"""The embedded engine: one worker thread that answers many requests at once, each on the adapter it started with."""
+
+import math
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent0.command import CouncilError, log
+from agent0.models import base_model_name, base_model_path
+from agent0.serve.decoder import Decoder, Sequence, Span
+from agent0.serve.lora import Lora, read_lora
+from agent0.serve.sampling import Sampling, choose
+from agent0.serve.text import Prompter, Transcript, common_length
+from agent0.settings import get_settings
+
+BASE, STABLE = "base", "council"
+WAITING_PER_SLOT = 16  # requests that may wait for each slot; more are told to come back
+STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, between others' tokens
+MAX_ADAPTERS = 32
+
+
+class QueueFull(Exception):
+    """More requests wait than the server can answer in reasonable time."""
+
+
+class UnknownAdapter(KeyError):
+    """No adapter of that name is loaded."""
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The keys and values of tokens that all prompts share: (layers, 2 * kv heads, tokens, head size)."""
+
+    tokens: list[int]
+    cache: object
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """A loaded LoRA; `base` has none. Never changes, so that requests can hold it while others come and go."""
+
+    name: str
+    lora: Lora | None
+    prefix: Prefix
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished answer. confidence is the geometric mean of its tokens' probabilities."""
+
+    text: str
+    adapter: str
+    confidence: float
+    success: bool
+    finish_reason: str
+    prompt_tokens: int
+    completion_tokens: int
+    new_text: str = ""  # what a stream has not shown yet
+
+
+@dataclass(eq=False)
+class Job:
+    """One request on its way. The worker gives `on_event` pieces of text (if `stream`), then a Result or an error."""
+
+    prompt: list[int]
+    adapter: Adapter
+    max_tokens: int
+    sampling: Sampling
+    transcript: Transcript
+    on_event: Callable[[str | Result | Exception], None]
+    stream: bool = False
+    cancelled: bool = False
+    sequence: Sequence | None = None
+    tokens: list[int] = field(default_factory=list)
+    log_probability: float = 0.0
+    generator: object = None
+
+    def cancel(self) -> None:
+        """Nobody waits any more: give the slot back before the next token."""
+        self.cancelled = True
+
+    def next_tokens(self, room: int) -> list[int]:
+        """What its next forward pass reads: a piece of the prompt, then one token at a time."""
+        done = self.sequence.length
+        return self.prompt[done : done + room] if done < len(self.prompt) else self.tokens[-1:]
+
+
+class Engine:
+    """Decoder, adapters and worker. `submit` from any thread; `close` finishes what has begun."""
+
+    def __init__(self, decoder: Decoder, tokenizer, end_tokens: set[int]):
+        settings = get_settings()
+        self.slots, self.threshold = settings.max_batch, settings.confidence_threshold
+        self.default_tokens, self.model = settings.max_tokens, base_model_name()
+        self.decoder, self.prompter, self.end_tokens = decoder, Prompter(tokenizer), end_tokens
+        self._active: list[Job] = []
+        self._waiting: deque[Job] = deque()
+        self._wake, self._closing = threading.Condition(), False
+        self._adapters_lock = threading.Lock()
+        self._adapters = {BASE: Adapter(BASE, None, self._read_prefix(None))}
+        self._stable = self._adapters[BASE]
+        self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
+        self._worker.start()
+
+    # Adapters: a request takes its own from here once, when it comes in.
+
+    @property
+    def stable(self) -> str:
+        return self._stable.name
+
+    @property
+    def adapters(self) -> list[str]:
+        return list(self._adapters)
+
+    def resolve(self, model: str) -> Adapter:
+        """Return the adapter that a request's `model` names. Raises UnknownAdapter."""
+        if model in (STABLE, self.model):
+            return self._stable
+        try:
+            return self._adapters[model]
+        except KeyError:
+            raise UnknownAdapter(model) from None
+
+    def load(self, name: str, folder: Path) -> None:
+        """Read an adapter beside what serves. Raises ValueError with the reason; then nothing has changed."""
+        self._check_new(name)
+        lora = read_lora(folder, self.decoder)
+        adapter = Adapter(name, lora, self._read_prefix(lora))
+        with self._adapters_lock:
+            self._check_new(name)
+            self._adapters[name] = adapter
+        log.info("loaded adapter %s", name)
+
+    def _check_new(self, name: str) -> None:
+        if name in (BASE, STABLE, self.model):
+            raise ValueError(f"{name!r} always stands for what the server has; give the adapter another name")
+        if name in self._adapters:
+            raise ValueError(f"adapter {name!r} is already loaded; unload it first, or give the new one a new name")
+        if len(self._adapters) > MAX_ADAPTERS:
+            raise ValueError(f"{MAX_ADAPTERS} adapters are loaded already; unload one first")
+
+    def unload(self, name: str) -> None:
+        """Forget an adapter; requests that run on it finish. Raises UnknownAdapter, or ValueError if it is stable."""
+        with self._adapters_lock:
+            if name not in self._adapters:
+                raise UnknownAdapter(name)
+            if name in (BASE, self.stable):
+                raise ValueError(f"adapter {name!r} serves; route to another one first")
+            del self._adapters[name]
+        log.info("unloaded adapter %s", name)
+
+    def route(self, name: str) -> str:
+        """Let a loaded adapter answer requests that name none; return the previous one. Raises UnknownAdapter."""
+        with self._adapters_lock:
+            if name not in self._adapters:
+                raise UnknownAdapter(name)
+            previous, self._stable = self._stable.name, self._adapters[name]
+        log.info("route: %s -> %s", previous, name)
+        return previous
+
+    def _read_prefix(self, lora: Lora | None) -> Prefix:
+        """Read once what every chat starts with, so that no request reads it again."""
+        tokens = self.prompter.constant_prefix()
+        sequence = self.decoder.new_sequence(max(1, len(tokens)))
+        if tokens:
+            self.decoder.forward([Span(sequence, tokens, lora)])
+        return Prefix(tokens, sequence.cache)
+
+    # Requests.
+
+    def submit(
+        self,
+        messages: list[dict],
+        on_event: Callable[[str | Result | Exception], None],
+        *,
+        model: str = STABLE,
+        max_tokens: int | None = None,
+        sampling: Sampling | None = None,
+        stop: tuple[str, ...] = (),
+        stream: bool = False,
+    ) -> Job:
+        """Queue a request. Raises UnknownAdapter, QueueFull, or ValueError for messages that cannot be a prompt."""
+        adapter, prompt = self.resolve(model), self.prompter.encode(messages)
+        room = self.decoder.context - len(prompt)
+        if room < 1:
+            raise ValueError(f"the prompt has {len(prompt)} tokens; at most {self.decoder.context - 1} fit: shorten it")
+        sampling = sampling or Sampling()
+        transcript = Transcript(self.prompter.tokenizer, list(stop))
+        limit = min(room, max_tokens or self.default_tokens)
+        job = Job(prompt, adapter, limit, sampling, transcript, on_event, stream, generator=sampling.generator())
+        with self._wake:
+            if self._closing or len(self._waiting) >= WAITING_PER_SLOT * self.slots:
+                raise QueueFull("the server is shutting down" if self._closing else f"{len(self._waiting)} are waiting")
+            self._waiting.append(job)
+            self._wake.notify()
+        return job
+
+    def answer(self, question: str, **options) -> Result:
+        """Answer one question and wait for it."""
+        done, events = threading.Event(), []
+
+        def on_event(event):
+            events.append(event)
+            done.set()
+
+        self.submit([{"role": "user", "content": question}], on_event, **options)
+        done.wait()
+        if isinstance(events[0], Exception):
+            raise events[0]
+        return events[0]
+
+    def close(self) -> None:
+        """Take no more requests, finish those that came in, and end the worker."""
+        with self._wake:
+            self._closing = True
+            self._wake.notify()
+        self._worker.join()
+
+    # The worker.
+
+    def _work(self) -> None:
+        while self._admit():
+            try:
+                self._step()
+            except Exception as error:  # one bad step must not end the service: its requests get the error
+                log.exception("a generation step failed")
+                jobs, self._active = self._active, []
+                for job in jobs:
+                    job.on_event(error)
+
+    def _admit(self) -> bool:
+        """Give free slots to who waits longest; sleep while there is nothing to do; False when closed and done."""
+        with self._wake:
+            while not (self._active or self._waiting or self._closing):
+                self._wake.wait()
+            while self._waiting and len(self._active) < self.slots:
+                self._active.append(self._waiting.popleft())
+        return bool(self._active)
+
+    def _step(self) -> None:
+        """One forward pass for all active requests, and one token for each that has read its prompt."""
+        self._active = [job for job in self._active if not job.cancelled]
+        jobs, spans = self._plan()
+        if not spans:
+            return
+        logits = self.decoder.forward(spans)
+        ready = [row for row, job in enumerate(jobs) if job.sequence.length >= len(job.prompt)]
+        if not ready:
+            return
+        chosen = choose(logits[ready], [(jobs[row].sampling, jobs[row].generator) for row in ready])
+        finished = [jobs[row] for row, token in zip(ready, chosen, strict=True) if self._take(jobs[row], *token)]
+        self._active = [job for job in self._active if job not in finished]
+
+    def _plan(self) -> tuple[list[Job], list[Span]]:
+        """Every answer's next token, then prompts, oldest first, in what room is left; adapters side by side."""
+        for job in self._active:
+            if job.sequence is None:
+                job.sequence = self._start(job)
+        room, plan = STEP_TOKENS, []
+        for job in sorted(self._active, key=lambda job: not job.tokens):
+            tokens = job.next_tokens(room) if room > 0 or job.tokens else []
+            room -= len(tokens)
+            if tokens:
+                plan.append((job, Span(job.sequence, tokens, job.adapter.lora)))
+        plan.sort(key=lambda pair: id(pair[1].lora))
+        return [job for job, _ in plan], [span for _, span in plan]
+
+    def _start(self, job: Job) -> Sequence:
+        """A cache that already holds what the prompt shares with the adapter's prefix (but for one token to run)."""
+        sequence = self.decoder.new_sequence(len(job.prompt) + job.max_tokens)
+        shared = common_length(job.adapter.prefix.tokens, job.prompt[:-1])
+        sequence.cache[:, :, :shared] = job.adapter.prefix.cache[:, :, :shared]
+        sequence.length = shared
+        return sequence
+
+    def _take(self, job: Job, token: int, log_probability: float) -> bool:
+        """Add a token to an answer and tell who waits for it; True when the answer is finished."""
+        job.tokens.append(token)
+        job.log_probability += log_probability
+        ended = token in self.end_tokens
+        if not ended:
+            job.transcript.push(token)
+        ended = ended or job.transcript.stopped
+        if ended or len(job.tokens) >= job.max_tokens:
+            job.on_event(self._result(job, "stop" if ended else "length"))
+            return True
+        if job.stream and (text := job.transcript.new_text()):
+            job.on_event(text)
+        return False
+
+    def _result(self, job: Job, reason: str) -> Result:
+        rest = job.transcript.new_text(final=True)
+        reason = "stop" if job.transcript.stopped else reason
+        confidence = math.exp(min(0.0, job.log_probability / len(job.tokens)))
+        counts = len(job.prompt), len(job.tokens)
+        sure = confidence > self.threshold
+        return Result(job.transcript.text, job.adapter.name, confidence, sure, reason, *counts, rest)
+
+
+def load_engine() -> Engine:
+    """The engine for the configured base model: int8 on a CPU, bf16 on a GPU.
+
+    Raises CouncilError where the model cannot be read or is of a family that the embedded engine does not run.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    started, source = time.monotonic(), base_model_path()
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise CouncilError(f"BASE_MODEL={source}: {str(error).splitlines()[0]}") from error
+    decoder = Decoder(model, "bfloat16" if device == "cuda" else "int8")
+    engine = Engine(decoder, tokenizer, end_tokens(model, tokenizer))
+    log.info("engine: %s on %s in %.1f s", base_model_name(), device, time.monotonic() - started)
+    return engine
+
+
+def end_tokens(model, tokenizer) -> set[int]:
+    """The tokens that end an answer, from the model's generation settings and its tokenizer."""
+    ends = model.generation_config.eos_token_id
+    ends = ends if isinstance(ends, list) else [ends]
+    return {token for token in [*ends, tokenizer.eos_token_id] if token is not None}

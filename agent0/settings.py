@@ -1,0 +1,117 @@
+"""Every setting once: environment name, default, unit, check.
+
+A value comes from the environment, else from `.env` in the project's home, else from the
+default here. The environment name is the field's name in capitals.
+"""
+
+import os
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from agent0.command import USAGE, CouncilError
+
+ROOT = Path(__file__).resolve().parent.parent
+_OUR_PREFIXES = ("COUNCIL_", "LORA_", "ROLLBACK_", "MONITOR_", "TRAIN_")
+
+
+class Settings(BaseSettings):
+    """The effective settings of one process; immutable once read."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_file_encoding="utf-8")
+
+    # The seed's six.
+    notification_webhook: SecretStr | None = Field(None, description="Slack, Discord or plain JSON webhook URL")
+    min_failures_to_train: int = Field(5, ge=1, description="new examples needed before a training")
+    lora_rank: int = Field(16, ge=1, le=256, description="LoRA rank")
+    lora_alpha: int = Field(32, ge=1, le=1024, description="LoRA alpha")
+    rollback_threshold_latency: float = Field(1000, gt=0, description="p95 latency that rolls back, ms")
+    rollback_threshold_success: float = Field(0.85, gt=0, le=1, description="success rate below which it rolls back")
+
+    # The seed's other constants, under their printed names.
+    batch_size: int = Field(4, ge=1, le=1024, description="examples a forward pass in training")
+    gradient_accumulation: int = Field(8, ge=1, le=1024, description="forward passes an optimiser step")
+    learning_rate: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
+    num_epochs: int = Field(3, ge=1, le=100, description="passes over the training data")
+    monitor_duration: float = Field(60, gt=0, description="watch after a deployment, seconds")
+
+    # Models.
+    base_model: str = Field("embedded", min_length=1, description="hub id, local path, or the embedded model")
+    embedding_model: str = Field("embedded", min_length=1, description="hub id, local path, or the embedded embedder")
+    models_path: Path = Field(ROOT / "models", description="where the embedded model is converted to, once")
+
+    # Places.
+    council_home: Path = Field(ROOT, description="holds training_data, loras, logs, memory and .env")
+    memory_path: Path | None = Field(None, validate_default=True, description="the memory's folder")
+
+    # Server.
+    council_url: str = Field(
+        "http://127.0.0.1:8000", pattern=r"^https?://[^/\s]+$", description="where the Council server answers"
+    )
+    council_api_key: SecretStr | None = Field(None, description="needed off loopback for anything that changes state")
+    confidence_threshold: float = Field(0.7, ge=0, lt=1, description="an answer succeeds above this confidence")
+    max_batch: int = Field(8, ge=1, le=256, description="answers generated together")
+    max_tokens: int = Field(256, ge=1, le=8192, description="answer length where a request names none, tokens")
+
+    # Harvest and council.
+    harvest_window: Literal["yesterday", "today"] = Field("yesterday", description="which local day is harvested")
+    quality_threshold: float = Field(0.7, ge=0, le=1, description="heuristic score that an unproven rewrite needs")
+    council_endpoints: str = Field("", description="OpenAI-compatible members: URL|model|KEY_VARIABLE, comma-separated")
+    council_quorum: int = Field(2, ge=1, description="votes by others that an unproven rewrite needs")
+    council_timeout: float = Field(60, gt=0, description="one call to a council member, seconds")
+
+    # Night.
+    min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
+    keep_releases: int = Field(5, ge=1, description="releases kept besides those in use")
+    council_night: str = Field("", description="set by the nightly run: its id, so that one night tells once")
+    council_log: str = Field("", description="set by the scripts: log files to append to, colon-separated")
+
+    @field_validator("memory_path")
+    @classmethod
+    def _memory_inside_home(cls, value: Path | None, info) -> Path:
+        return value or info.data.get("council_home", ROOT) / "memory"
+
+    @property
+    def training_data(self) -> Path:
+        return self.council_home / "training_data"
+
+    @property
+    def loras(self) -> Path:
+        return self.council_home / "loras"
+
+    @property
+    def logs(self) -> Path:
+        return self.council_home / "logs"
+
+    def public(self) -> dict:
+        """The effective values as plain JSON types, secrets masked: to be saved beside what they made."""
+        return self.model_dump(mode="json")
+
+
+def load_settings() -> Settings:
+    """Read the settings afresh. Raises CouncilError (exit 2) that names the value, the rule and the fix."""
+    unknown = [n for n in os.environ if n.startswith(_OUR_PREFIXES) and n.lower() not in Settings.model_fields]
+    if unknown:
+        raise CouncilError(f"{sorted(unknown)[0]} is not a setting; README lists them all: unset it", USAGE)
+    home = Path(os.environ.get("COUNCIL_HOME") or ROOT)
+    try:
+        return Settings(_env_file=home / ".env")
+    except ValidationError as error:
+        raise CouncilError(_one_line(error, home), USAGE) from None
+
+
+def _one_line(error: ValidationError, home: Path) -> str:
+    first = error.errors()[0]
+    name = str(first["loc"][0]).upper()
+    if first["type"] == "extra_forbidden":
+        return f"{name} in {home / '.env'} is not a setting; README lists them all: remove it"
+    return f"{name}={first['input']!r}: {first['msg']}; set it in the environment or in {home / '.env'}"
+
+
+@lru_cache(maxsize=1)
+def get_settings() -> Settings:
+    """The settings of this process, read once."""
+    return load_settings()

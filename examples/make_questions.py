@@ -1,0 +1,328 @@
+"""Make the questions of `examples/`: a day of them, held-out ones, and probes for deployments.
+
+    python -m examples.make_questions [--seed 7] [--folder examples]
+
+Writes day.jsonl (asked by day), heldout.jsonl (only measured on) and probes.jsonl (asked while a deployment is
+watched). No two questions, of one file or of two, ask the same thing of the same numbers. Answers are computed here
+from the numbers drawn, never from the text.
+"""
+
+import argparse
+import random
+import re
+from collections.abc import Callable
+from datetime import date, timedelta
+from fractions import Fraction
+from pathlib import Path
+
+DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+NAMES = ["Anna", "Ben", "Carla", "David", "Elena", "Farid", "Grace", "Hugo"]
+GOODS = ["apples", "notebooks", "tickets", "pens", "sandwiches", "bottles of juice", "stamps", "candles", "mugs"]
+THINGS = ["shirt", "lamp", "backpack", "jacket", "chair", "watch", "bicycle", "keyboard"]
+SIZES = {"day": 30, "heldout": 16, "probes": 8}  # questions a checkable kind
+
+Draw = Callable[[random.Random], tuple[str, str]]
+
+
+def number(value: Fraction | int) -> str:
+    """Write a value that has a finite decimal form, without trailing zeros."""
+    value = Fraction(value)
+    return str(value.numerator) if value.denominator == 1 else f"{float(value):.6f}".rstrip("0").rstrip(".")
+
+
+def money(value: Fraction | int) -> str:
+    """Write dollars as $30 or $7.50."""
+    value = Fraction(value)
+    return f"${value.numerator}" if value.denominator == 1 else f"${float(value):.2f}"
+
+
+def arithmetic(r: random.Random) -> tuple[str, str]:
+    a, b, c = r.randint(11, 99), r.randint(11, 99), r.randint(2, 9)
+    return r.choice(
+        [
+            (f"What is {a} + {b}?", number(a + b)),
+            (f"What is {max(a, b)} - {min(a, b)}?", number(abs(a - b))),
+            (f"What is {a} times {c}?", number(a * c)),
+            (f"Calculate {a} * {c}.", number(a * c)),
+            (f"What is {a * c} divided by {c}?", number(a)),
+            (f"What is {a} + {b} * {c}?", number(a + b * c)),
+            (f"How much is {a} plus {b} minus {c}?", number(a + b - c)),
+        ]
+    )
+
+
+def percentage(r: random.Random) -> tuple[str, str]:
+    p, base = r.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75]), r.randint(2, 40) * 20
+    part = Fraction(p * base, 100)
+    return r.choice(
+        [
+            (f"What is {p}% of {base}?", number(part)),
+            (f"Find {p} percent of {base}.", number(part)),
+            (f"How much is {p}% of {base}?", number(part)),
+            (f"What is {base} increased by {p}%?", number(base + part)),
+            (f"What is {base} decreased by {p}%?", number(base - part)),
+        ]
+    )
+
+
+def units(r: random.Random) -> tuple[str, str]:
+    n = r.randint(2, 48)
+    large, small, factor = r.choice(
+        [
+            ("kilometers", "meters", 1000),
+            ("meters", "centimeters", 100),
+            ("kilograms", "grams", 1000),
+            ("liters", "milliliters", 1000),
+            ("hours", "minutes", 60),
+            ("minutes", "seconds", 60),
+            ("feet", "inches", 12),
+            ("yards", "feet", 3),
+            ("weeks", "days", 7),
+            ("days", "hours", 24),
+        ]
+    )
+    return r.choice(
+        [
+            (f"How many {small} are in {n} {large}?", f"{n * factor} {small}"),
+            (f"Convert {n} {large} to {small}.", f"{n * factor} {small}"),
+            (f"Convert {n * factor} {small} to {large}.", f"{n} {large}"),
+        ]
+    )
+
+
+def price(r: random.Random) -> tuple[str, str]:
+    n, each, m, other = r.randint(2, 9), r.randint(2, 15), r.randint(10, 20), r.randint(1, 9)
+    goods, thing, name = r.choice(GOODS), r.choice(THINGS), r.choice(NAMES)
+    off, cost = r.choice([10, 20, 25, 30, 40, 50]), r.randint(2, 12) * 20
+    bill = min(b for b in (20, 50, 100, 200) if b > n * each)
+    return r.choice(
+        [
+            (f"{name} buys {n} {goods} at ${each} each. How much does {name} pay?", money(n * each)),
+            (f"If {n} {goods} cost ${n * each}, how much do {m} {goods} cost?", money(m * each)),
+            (f"A {thing} costs ${cost} and is {off}% off. What is the sale price?", money(cost - cost * off // 100)),
+            (
+                f"{name} buys {n} {goods} at ${each} each and a {thing} for ${other}. What is the total?",
+                money(n * each + other),
+            ),
+            (
+                f"{name} buys {n} {goods} at ${each} each and pays with a ${bill} bill. How much change is there?",
+                money(bill - n * each),
+            ),
+        ]
+    )
+
+
+def speed(r: random.Random) -> tuple[str, str]:
+    v, t, who = r.randint(4, 24) * 5, r.randint(2, 9), r.choice(["train", "car", "bus", "truck"])
+    unit, per = r.choice([("miles", "miles per hour"), ("kilometers", "kilometers per hour")])
+    return r.choice(
+        [
+            (f"A {who} travels at {v} {per} for {t} hours. How far does it go?", f"{v * t} {unit}"),
+            (f"A {who} covers {v * t} {unit} in {t} hours. What is its average speed?", f"{v} {per}"),
+            (f"How long does a {who} take to travel {v * t} {unit} at {v} {per}?", f"{t} hours"),
+        ]
+    )
+
+
+def dates(r: random.Random) -> tuple[str, str]:
+    start = date(2026, r.randint(1, 12), r.randint(1, 27))
+    n, day = r.randint(3, 25), r.randint(0, 6)
+    end, later = start + timedelta(n), r.randint(start.day + 1, 28)
+    return r.choice(
+        [
+            (f"What day of the week is {n} days after {DAYS[day]}?", DAYS[(day + n) % 7]),
+            (f"Today is {DAYS[day]}. What day will it be in {n} days?", DAYS[(day + n) % 7]),
+            (f"How many days are there from {start:%B} {start.day} to {start:%B} {later}?", number(later - start.day)),
+            (f"What is the date {n} days after {start:%B} {start.day}?", f"{end:%B} {end.day}")
+            if (start.month, end.month) != (2, 3)
+            else (f"What day of the week is {n + 1} days after {DAYS[day]}?", DAYS[(day + n + 1) % 7]),
+        ]
+    )
+
+
+def equation(r: random.Random) -> tuple[str, str]:
+    x, a, b = r.randint(2, 15), r.randint(2, 9), r.randint(1, 30)
+    return r.choice(
+        [
+            (f"Solve for x: {a}x + {b} = {a * x + b}", number(x)),
+            (f"Solve for x: {a}x - {b} = {a * x - b}", number(x)),
+            (f"Find x if x + {b} = {x + b}.", number(x)),
+            (f"What is x if {a}x = {a * x}?", number(x)),
+            (f"Solve {a}(x + {b}) = {a * (x + b)} for x.", number(x)),
+        ]
+    )
+
+
+def sequence(r: random.Random) -> tuple[str, str]:
+    first, step, ratio, n = r.randint(1, 40), r.randint(2, 12), r.choice([2, 3]), 4
+    up = [first + i * step for i in range(n + 1)]
+    down = [first + 60 - i * step for i in range(n + 1)]
+    start = r.randint(1, 6)
+    times = [start * ratio**i for i in range(n + 1)]
+    terms = r.choice([up, up, down, times])
+    shown = ", ".join(map(str, terms[:n]))
+    return r.choice(
+        [
+            (f"What comes next: {shown}, ?", number(terms[n])),
+            (f"What is the next number in the sequence {shown}?", number(terms[n])),
+        ]
+    )
+
+
+def average(r: random.Random) -> tuple[str, str]:
+    n = r.choice([2, 3, 4])
+    values = [r.randint(2, 40) for _ in range(n - 1)]
+    values.append(next(v for v in range(r.randint(2, 30), 99) if (sum(values) + v) % n == 0))
+    r.shuffle(values)
+    shown = f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
+    return r.choice(
+        [
+            (f"What is the average of {shown}?", number(sum(values) // n)),
+            (f"Find the mean of {shown}.", number(sum(values) // n)),
+        ]
+    )
+
+
+def fraction(r: random.Random) -> tuple[str, str]:
+    bottom = r.randint(2, 10)
+    top, base = r.randint(1, bottom - 1), bottom * r.randint(2, 15)
+    return r.choice(
+        [
+            (f"What is {top}/{bottom} of {base}?", number(top * base // bottom)),
+            (f"Find {top}/{bottom} of {base}.", number(top * base // bottom)),
+        ]
+    )
+
+
+def clock(r: random.Random) -> tuple[str, str]:
+    hour, minute, length = r.randint(6, 20), r.randint(0, 11) * 5, r.randint(3, 32) * 5
+    end = hour * 60 + minute + length
+    start, stop = f"{hour}:{minute:02}", f"{end // 60}:{end % 60:02}"
+    what = r.choice(["meeting", "film", "class", "concert"])
+    return r.choice(
+        [
+            (f"A {what} starts at {start} and lasts {length} minutes. When does it end?", stop),
+            (f"How many minutes are there from {start} to {stop}?", f"{length} minutes"),
+        ]
+    )
+
+
+def area(r: random.Random) -> tuple[str, str]:
+    a, b, side = r.randint(3, 20), r.randint(3, 12), r.randint(3, 20)
+    return r.choice(
+        [
+            (f"What is the area of a rectangle that is {a} m long and {b} m wide?", f"{a * b} square meters"),
+            (f"What is the perimeter of a rectangle that is {a} cm long and {b} cm wide?", f"{2 * (a + b)} cm"),
+            (f"What is the area of a square with a side of {side} cm?", f"{side * side} square centimeters"),
+            (f"What is the perimeter of a square with a side of {side} m?", f"{4 * side} m"),
+        ]
+    )
+
+
+KINDS: dict[str, Draw] = {
+    "arithmetic": arithmetic,
+    "percentage": percentage,
+    "units": units,
+    "price": price,
+    "speed": speed,
+    "date": dates,
+    "equation": equation,
+    "sequence": sequence,
+    "average": average,
+    "fraction": fraction,
+    "time": clock,
+    "area": area,
+}
+
+OPEN = {
+    "fact": [
+        "What is the capital of Portugal?",
+        "Who wrote Don Quixote?",
+        "Which planet is closest to the sun?",
+        "What language is spoken in Brazil?",
+        "What is the largest ocean on Earth?",
+        "Which gas do plants take in from the air?",
+        "What is the chemical symbol for gold?",
+        "Who painted the Mona Lisa?",
+        "What is the longest river in Africa?",
+        "Which metal is liquid at room temperature?",
+        "What do bees make?",
+        "What is the currency of Japan?",
+        "Which organ pumps blood through the body?",
+        "What is the hardest natural material?",
+        "In which country are the pyramids of Giza?",
+    ],
+    "explanation": [
+        "Why is the sky blue?",
+        "How does a refrigerator keep food cold?",
+        "Why do leaves change color in autumn?",
+        "What is machine learning?",
+        "How does a vaccine work?",
+        "Why do we have seasons?",
+        "What causes tides?",
+        "How do airplanes stay in the air?",
+        "Why does ice float on water?",
+        "What is inflation in an economy?",
+        "How does a rainbow form?",
+        "Why do we need sleep?",
+        "What is the difference between weather and climate?",
+        "How does the internet send a message?",
+        "Why does bread rise?",
+    ],
+    "code": [
+        "Write a Python function that adds two numbers.",
+        "Write a Python function that reverses a string.",
+        "How do I read a file line by line in Python?",
+        "Write a Python function that checks whether a number is even.",
+        "How do I sort a list of numbers in Python?",
+        "Write a Python loop that prints the numbers from 1 to 5.",
+        "How do I remove duplicates from a list in Python?",
+        "Write a Python function that returns the larger of two numbers.",
+        "How do I join a list of words into one string in Python?",
+        "Write a Python function that counts the vowels in a word.",
+        "How do I make a dictionary in Python?",
+        "Write a Python function that computes a factorial.",
+        "How do I catch an error in Python?",
+        "Write a Python function that sums a list.",
+        "How do I get the length of a list in Python?",
+    ],
+}
+
+
+def draw_questions(seed: int) -> dict[str, list[dict]]:
+    """Return split → rows {id, kind, question, answer}; nothing is asked twice, in other words either."""
+    r, seen = random.Random(seed), set()
+    splits: dict[str, list[dict]] = {split: [] for split in SIZES}
+    for kind, draw in KINDS.items():
+        for split, count in SIZES.items():
+            while count:
+                question, answer = draw(r)
+                asked = (kind, answer, *re.findall(r"\d+", question))
+                if asked not in seen:
+                    seen.add(asked)
+                    splits[split].append({"kind": kind, "question": question, "answer": answer})
+                    count -= 1
+    splits["day"] += [
+        {"kind": kind, "question": question, "answer": None} for kind, texts in OPEN.items() for question in texts
+    ]
+    for split, rows in splits.items():
+        r.shuffle(rows)
+        splits[split] = [{"id": f"{split}-{n:03}", **row} for n, row in enumerate(rows, 1)]
+    return splits
+
+
+def main() -> None:
+    from agent0.records import Question, write_jsonl
+
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--folder", type=Path, default=Path(__file__).parent)
+    arguments = parser.parse_args()
+    for split, rows in draw_questions(arguments.seed).items():
+        path = arguments.folder / f"{split}.jsonl"
+        write_jsonl(path, [Question(**row) for row in rows])
+        print(f"{path}: {len(rows)} questions")
+
+
+if __name__ == "__main__":
+    main()

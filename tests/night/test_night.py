@@ -1,0 +1,105 @@
+"""One small real night: real model, real training, real server, real scripts; then bad candidates while a client asks.
+
+The tests build on each other, in the order in which they stand.
+"""
+
+import json
+import threading
+
+import pytest
+
+from agent0 import adapters, ledger
+from agent0.command import DONE, NOTHING_TO_DO, ROLLED_BACK
+from agent0.records import Question, TrainingExample, read_jsonl
+from agent0.settings import ROOT
+from tests.night.planted import plant_bad, plant_slow
+
+pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
+
+KINDS = ("speed", "fraction")
+SHORT_NIGHT = {"HARVEST_WINDOW": "today", "MONITOR_DURATION": "2", "NUM_EPOCHS": "6"}
+
+
+def day_questions() -> list[str]:
+    rows = [row for row in read_jsonl(ROOT / "examples" / "day.jsonl", Question) if row.kind in KINDS]
+    return [row.question for row in rows][:26]
+
+
+@pytest.fixture
+def asking(council):
+    """A client that keeps asking; the test fails if any of its requests does."""
+    failed, stop = [], threading.Event()
+
+    def ask() -> None:
+        while not stop.is_set():
+            try:
+                council.client.ask("What is 3/4 of 48?", max_tokens=24)
+            except Exception as error:
+                failed.append(error)
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    yield
+    stop.set()
+    thread.join(60)
+    assert not failed, f"{len(failed)} requests failed, the first with {failed[0]}"
+
+
+def test_a_night_harvests_trains_and_deploys(council, asking):
+    council.client.ask_many(day_questions(), max_tokens=64)
+    done = council.run(str(ROOT / "cron" / "nightly_improvement.sh"), **SHORT_NIGHT)
+    assert done.returncode in (DONE, ROLLED_BACK), done.stdout + done.stderr
+    night = ledger.last("night")
+    assert (night["exit_code"], len(ledger.read("night"))) == (done.returncode, 1)
+    assert {"harvest", "training", "deployment", "validation"} <= night["stages"].keys()
+
+    (harvest,) = (council.home / "training_data").glob("harvest_*.jsonl")
+    examples = list(read_jsonl(harvest, TrainingExample))
+    assert len(examples) >= 20 and all(example.verified_by for example in examples)
+
+    latest = adapters.validate("loras/latest")
+    metrics = json.loads((latest.path / "training_metrics.json").read_text())
+    assert metrics["losses"][-1] < 0.5 * metrics["losses"][0], "the model must have learnt its examples"
+    assert latest.manifest["example_ids"] == sorted(example.id for example in examples)
+    summary = "deployment_summary.json" if done.returncode == DONE else "rollback_summary.json"
+    evidence = json.loads((latest.path / summary).read_text())["evidence"]
+    assert evidence["pairs"] >= 20 and evidence["failure"] is None
+    expected = latest if done.returncode == DONE else adapters.ensure_base()
+    assert adapters.target("current") == expected
+    assert council.client.health()["adapter"] == expected.name
+
+
+def test_the_same_night_again_has_nothing_to_do(council):
+    serves = adapters.target("current")
+    done = council.run(str(ROOT / "train_lora.sh"))
+    assert done.returncode == NOTHING_TO_DO, done.stdout + done.stderr
+    assert adapters.target("current") == serves
+
+
+@pytest.mark.parametrize("plant, why", [(plant_bad, "right"), (plant_slow, "ms")])
+def test_a_planted_bad_or_slow_adapter_is_rolled_back_while_a_client_asks(council, asking, plant, why):
+    serves = adapters.target("current")
+    adapters.point("latest", plant())
+    done = council.run(str(ROOT / "deploy_lora.sh"), "loras/latest", MONITOR_DURATION="2")
+    assert done.returncode == ROLLED_BACK, done.stdout + done.stderr
+    assert adapters.target("current") == serves
+    assert council.client.health()["adapter"] == serves.name
+    assert why in ledger.last("rollback")["reason"]
+    assert json.loads((serves.path / "rollback_summary.json").read_text())["verdict"] == "rolled back"
+
+
+def test_a_rollback_by_hand_always_has_a_way_back(council, asking):
+    done = council.run(str(ROOT / "rollback_lora.sh"))
+    assert done.returncode in (DONE, NOTHING_TO_DO), done.stdout + done.stderr
+    assert adapters.target("current").is_base
+    assert council.client.health()["adapter"] == "base"
+
+
+def test_metrics_tell_what_happened(council):
+    text = council.client.metrics()
+    values = dict(line.rsplit(" ", 1) for line in text.splitlines() if line.startswith("autogen_") and "{" not in line)
+    assert float(values["autogen_training_completed_total"]) == 1
+    assert float(values["autogen_rollback_triggered_total"]) == len(ledger.read("rollback")) >= 2
+    assert float(values["autogen_deployment_success_total"]) == len(ledger.read("deployment"))
+    assert float(values["autogen_training_loss"]) == pytest.approx(ledger.last("training")["loss"])
+    assert 0 < float(values["autogen_agent0_rewrite_success_rate"]) <= 1

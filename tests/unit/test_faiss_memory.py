@@ -1,0 +1,549 @@
+"""The memory's promises: durable, shared, found by time, similar questions found, nothing lost or mixed in silence."""
+
+import fcntl
+import hashlib
+import math
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy
+import pytest
+
+import faiss_memory
+from agent0.command import CouncilError
+from agent0.records import Answer
+from agent0.settings import ROOT, get_settings
+from faiss_memory import FaissMemory
+
+GOOD = {"response": "4", "success": True}
+
+
+def words_embedder(width=4096):
+    """A stand-in for the embedder: texts that share words are similar. It keeps what it was asked to embed."""
+
+    def embed(texts):
+        embed.seen.extend(texts)
+        vectors = numpy.zeros((len(texts), width), dtype="float32")
+        for row, text in enumerate(texts):
+            for word in text.lower().split():
+                vectors[row, int(hashlib.sha256(word.encode()).hexdigest(), 16) % width] += 1
+        return vectors / numpy.linalg.norm(vectors, axis=1, keepdims=True)
+
+    embed.seen = []
+    return embed
+
+
+@pytest.fixture
+def embed(monkeypatch):
+    embed = words_embedder()
+    monkeypatch.setattr(faiss_memory, "load_embedder", lambda: embed)
+    return embed
+
+
+@pytest.fixture
+def memory():
+    memory = FaissMemory()
+    yield memory
+    memory.close()
+
+
+def start(code: str, *arguments) -> subprocess.Popen:
+    """Run Python code from the project's root in a process of its own."""
+    code = f"import sys; from faiss_memory import FaissMemory\n{code}"
+    paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
+    command = [sys.executable, "-c", code, *map(str, arguments)]
+    return subprocess.Popen(
+        command, cwd=ROOT, env={**os.environ, "PYTHONPATH": paths}, stdout=subprocess.PIPE, text=True
+    )
+
+
+# What goes in comes out.
+
+
+def test_an_added_answer_is_one_record_that_other_modules_can_read(memory):
+    given = {"response": "4", "success": False, "confidence": 0.9, "model": "m", "adapter": "a", "latency_ms": 12.5}
+    given |= {"timestamp": 1000.0, "user": "u", "failure_reason": "wrong", "id": "chatcmpl-1"}
+    assert memory.add("2 + 2?\n\0ünï", given) == "chatcmpl-1"
+    assert memory.get("chatcmpl-1") == {"query": "2 + 2?\n\0ünï", "feedback": None, **given}
+    assert Answer(**memory.get("chatcmpl-1")).model_dump() == memory.get("chatcmpl-1")
+    assert len(memory.meta) == 1
+    assert memory.get("nobody") is None
+
+
+@pytest.mark.parametrize("now", [1_700_000_000, 1_700_000_000.5, datetime.now(), datetime(2026, 3, 1, tzinfo=UTC)])
+def test_the_seeds_call_works_with_any_now(memory, now):
+    id = memory.add("2 + 2?", {"response": "4", "success": True, "model": "m", "timestamp": now})
+    seconds = now.timestamp() if isinstance(now, datetime) else now
+    assert memory.get(id)["timestamp"] == seconds
+    assert Answer(**memory.get(id)).success
+
+
+@pytest.mark.parametrize(("confidence", "success"), [(0, False), (0.7, False), (0.71, True), (1, True)])
+def test_success_follows_from_confidence(memory, confidence, success):
+    assert memory.get(memory.add("q", {"response": "r", "confidence": confidence}))["success"] is success
+    contrary = {"response": "r", "confidence": confidence, "success": not success}
+    assert memory.get(memory.add("q", contrary))["success"] is not success
+
+
+def test_the_confidence_threshold_is_a_setting(memory, monkeypatch):
+    monkeypatch.setenv("CONFIDENCE_THRESHOLD", "0.2")
+    get_settings.cache_clear()
+    assert memory.get(memory.add("q", {"response": "r", "confidence": 0.3}))["success"] is True
+
+
+@pytest.mark.parametrize(
+    ("query", "metadata", "named"),
+    [
+        ("", GOOD, "query=''"),
+        (" \n", GOOD, "query="),
+        (None, GOOD, "query=None"),
+        ("q\ud800", GOOD, "query="),
+        ("q", None, "metadata=None"),
+        ("q", {"success": True}, "response is missing"),
+        ("q", {"response": None, "success": True}, "response is missing"),
+        ("q", {"response": "r"}, "success is missing"),
+        ("q", {"response": "r\ud800", "success": True}, "Unicode"),
+        ("q", {"response": "r", "success": "yes"}, "success='yes'"),
+        ("q", {"response": "r", "confidence": "0.9"}, "confidence='0.9'"),
+        ("q", {**GOOD, "confidence": 1.01}, "confidence=1.01"),
+        ("q", {**GOOD, "confidence": -0.01}, "confidence=-0.01"),
+        ("q", {**GOOD, "confidence": math.nan}, "confidence=nan"),
+        ("q", {**GOOD, "latency_ms": math.inf}, "latency_ms=inf"),
+        ("q", {**GOOD, "latency_ms": -1}, "latency_ms=-1"),
+        ("q", {**GOOD, "timestamp": "today"}, "timestamp='today'"),
+        ("q", {**GOOD, "timestamp": math.nan}, "timestamp=nan"),
+        ("q", {**GOOD, "timestamp": 1_700_000_000_000}, "timestamp=1700000000000"),
+        ("q", {**GOOD, "succes": True}, "'succes'"),
+        ("q", {**GOOD, "feedback": {}}, "'feedback'"),
+        ("q", {**GOOD, "id": 7}, "id=7"),
+    ],
+)
+def test_bad_input_is_refused_by_name_and_not_stored(memory, query, metadata, named):
+    with pytest.raises(CouncilError) as refusal:
+        memory.add(query, metadata)
+    assert named in str(refusal.value)
+    assert "\n" not in str(refusal.value)
+    assert len(memory.meta) == 0
+
+
+def test_an_id_is_taken_only_once(memory):
+    memory.add("first", {**GOOD, "id": "x"})
+    with pytest.raises(CouncilError, match="'x' is taken"):
+        memory.add("second", {**GOOD, "id": "x"})
+    assert memory.get("x")["query"] == "first"
+
+
+# Found by time and success.
+
+
+def test_between_is_half_open_and_oldest_first(memory):
+    for at in (30, 10, 20, 40):
+        memory.add(f"q{at}", {**GOOD, "success": at != 20, "timestamp": at})
+    assert [r["query"] for r in memory.between(10, 40)] == ["q10", "q20", "q30"]
+    assert [r["query"] for r in memory.between(10, 40, success=False)] == ["q20"]
+    assert [r["query"] for r in memory.between(0, math.inf, success=True)] == ["q10", "q30", "q40"]
+    assert memory.between(11, 20) == []
+    since, until = datetime.fromtimestamp(20), datetime.fromtimestamp(31, UTC)
+    assert [r["query"] for r in memory.between(since, until)] == ["q20", "q30"]
+    with pytest.raises(CouncilError, match="until=nan"):
+        memory.between(0, math.nan)
+
+
+@pytest.mark.parametrize("success", [None, False])
+def test_between_searches_an_index_and_never_scans_or_sorts(memory, home, success):
+    statements = []
+    memory._database._connection.set_trace_callback(statements.append)
+    memory.between(10, 40, success)
+    database = sqlite3.connect(home / "memory" / "memory.db")
+    plan = [row[3] for row in database.execute(f"EXPLAIN QUERY PLAN {statements[-1]}")]
+    database.close()
+    assert len(plan) == 1
+    assert plan[0].startswith("SEARCH answers USING INDEX answers_by_")
+    assert ("success=?" in plan[0]) == (success is not None)
+
+
+# Feedback.
+
+
+def test_feedback_overrides_success_and_is_kept(memory):
+    id = memory.add("q", GOOD)
+    memory.feedback(id, success=False, correction="it is 5 €")
+    record = memory.get(id)
+    assert record["success"] is False
+    assert record["feedback"].items() >= {"success": False, "correction": "it is 5 €"}.items()
+    memory.feedback(id, score=0.9)
+    record = memory.get(id)
+    assert record["success"] is True
+    assert record["feedback"].items() >= {"success": True, "score": 0.9, "correction": "it is 5 €"}.items()
+    assert Answer(**record).feedback == record["feedback"]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "success"),
+    [
+        ({"score": 0.7}, False),
+        ({"score": 0.71}, True),
+        ({"correction": "5"}, False),
+        ({"score": 0, "success": True}, True),
+    ],
+)
+def test_feedback_without_success_implies_it(memory, verdict, success):
+    id = memory.add("q", {**GOOD, "success": not success})
+    memory.feedback(id, **verdict)
+    assert memory.get(id)["success"] is success
+    assert memory.between(0, math.inf, success=success)
+
+
+@pytest.mark.parametrize("verdict", [{}, {"score": 1.1}, {"score": math.nan}, {"success": "no"}, {"correction": ""}])
+def test_bad_feedback_is_refused_and_changes_nothing(memory, verdict):
+    id = memory.add("q", GOOD)
+    before = memory.get(id)
+    with pytest.raises(CouncilError, match=next(iter(verdict), "feedback")):
+        memory.feedback(id, **verdict)
+    assert memory.get(id) == before
+
+
+def test_feedback_on_an_unknown_id_raises_key_error(memory):
+    with pytest.raises(KeyError):
+        memory.feedback("nobody", success=True)
+
+
+# Meta reads like a list.
+
+
+def test_meta_reads_like_a_list(memory, monkeypatch):
+    monkeypatch.setattr(faiss_memory, "PAGE", 3)
+    for number in range(10):
+        memory.add(f"q{number}", GOOD)
+    everything = list(memory.meta)
+    assert [r["query"] for r in everything] == [f"q{number}" for number in range(10)]
+    assert len(memory.meta) == 10
+    for where in [0, 7, -1, -10]:
+        assert memory.meta[where] == everything[where]
+    for where in [slice(2, 5), slice(None), slice(-3, None), slice(8, 2, -2), slice(5, 5), slice(0, 99, 4)]:
+        assert memory.meta[where] == everything[where]
+    assert list(reversed(memory.meta)) == everything[::-1]
+    with pytest.raises(IndexError):
+        memory.meta[10]
+
+
+def test_meta_loads_no_more_than_it_is_asked_for(memory, monkeypatch):
+    monkeypatch.setattr(faiss_memory, "PAGE", 3)
+    for number in range(10):
+        memory.add(f"q{number}", GOOD)
+    loaded = []
+    monkeypatch.setattr(faiss_memory, "_record", lambda row: loaded.append(row["seq"]))
+    next(iter(memory.meta))
+    assert len(loaded) <= 3
+    assert memory.meta[2:4] and memory.meta[-1] is None
+    assert loaded[-3:] == [3, 4, 10]
+
+
+def test_the_seeds_one_liner_loads_nothing_heavy(memory):
+    memory.add("q", GOOD)
+    seed = "from faiss_memory import FaissMemory; m=FaissMemory(); print(f'Memory size: {len(m.meta)}')"
+    heavy = "{'torch', 'faiss', 'numpy', 'transformers', 'sentence_transformers'}"
+    process = start(f"{seed}; print({heavy} & set(sys.modules))")
+    assert process.communicate()[0] == "Memory size: 1\nset()\n"
+
+
+# Durable, shared, never silently recreated.
+
+
+def test_an_added_answer_survives_a_kill(memory):
+    code = "print(FaissMemory().add('q', {'response': 'r', 'success': False}), flush=True); sys.stdin.read()"
+    process = start(f"{code}; import time; time.sleep(60)")
+    id = process.stdout.readline().strip()
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    assert process.returncode == -signal.SIGKILL
+    assert memory.get(id)["query"] == "q"
+
+
+def test_every_write_reaches_the_disk_before_it_returns(memory):
+    assert memory._database.run("PRAGMA journal_mode")[0][0] == "wal"
+    assert memory._database.run("PRAGMA synchronous")[0][0] == 2  # FULL
+
+
+def test_four_processes_and_this_one_share_a_new_memory(home):
+    code = (
+        "m = FaissMemory()\nfor i in range(50): print(m.add(f'{sys.argv[1]}-{i}', {'response': 'r', 'success': True}))"
+    )
+    processes = [start(code, number) for number in range(4)]
+    memory = FaissMemory()
+    ids = [id for process in processes for id in process.communicate()[0].split()]
+    assert [process.returncode for process in processes] == [0] * 4
+    assert len(ids) == len(set(ids)) == len(memory.meta) == 200
+    assert {record["id"] for record in memory.meta} == set(ids)
+    assert sorted(p.name for p in (home / "memory").iterdir() if not p.name.startswith("memory.db")) == []
+    memory.close()
+
+
+def test_threads_share_one_memory(memory, embed, monkeypatch):
+    alone = threading.Lock()
+
+    def embed_alone(texts):
+        assert alone.acquire(blocking=False), "two threads in the embedder, which is not made for it"
+        time.sleep(0.001)  # lets the other threads come
+        alone.release()
+        return embed(texts)
+
+    monkeypatch.setattr(faiss_memory, "load_embedder", lambda: embed_alone)
+
+    def work(number):
+        id = memory.add(f"question {number}", GOOD)
+        return memory.get(id)["query"] == memory.query(f"question {number}", 1)[0]["query"]
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(pool.map(work, range(80)))
+    assert len(memory.meta) == 80
+    assert len([text for text in embed.seen if text != "?"]) == 160  # each row once, each query once
+
+
+def damage(file: Path, kind: str) -> None:
+    content = file.read_bytes()
+    broken = {"emptied": b"", "overwritten": b"not a database" * 999, "truncated": content[: len(content) // 2]}
+    file.write_bytes(broken[kind])
+
+
+@pytest.mark.parametrize("kind", ["emptied", "overwritten", "truncated"])
+def test_a_damaged_database_is_reported_and_left_alone(home, kind):
+    file = home / "memory" / "memory.db"
+    memory = FaissMemory()
+    for number in range(50):
+        memory.add(f"q{number}", {**GOOD, "response": "r" * 1000})
+    memory.close()
+    damage(file, kind)
+    before = file.read_bytes()
+    with pytest.raises(CouncilError, match=r"memory\.db is damaged .* restore it from a backup"):
+        list(FaissMemory().meta)
+    assert file.read_bytes() == before
+
+
+def test_a_database_that_is_gone_is_not_replaced_while_its_log_remains(home):
+    memory = FaissMemory()
+    memory.add("q", GOOD)
+    (home / "memory" / "memory.db").unlink()
+    with pytest.raises(CouncilError, match=r"memory\.db is gone"):
+        FaissMemory()
+    memory.close()
+
+
+def test_somebody_elses_database_is_refused(home):
+    (home / "memory").mkdir()
+    sqlite3.connect(home / "memory" / "memory.db").executescript("CREATE TABLE theirs (x)")
+    with pytest.raises(CouncilError, match="schema 0, not 1"):
+        FaissMemory()
+
+
+def test_a_path_that_is_a_file_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(CouncilError, match="file"):
+        FaissMemory(tmp_path / "file")
+
+
+# Similar questions, through an index that is only derived.
+
+
+def ask(path=None, text="about cats", k=1) -> list[str]:
+    """What a process that has just started would find."""
+    memory = FaissMemory(path)
+    found = [record["query"] for record in memory.query(text, k)]
+    memory.close()
+    return found
+
+
+@pytest.fixture
+def questions(memory, embed):
+    """Twenty questions, one of them about cats, embedded and saved."""
+    for number in range(19):
+        memory.add(f"q{number} weather", GOOD)
+    memory.add("about cats", GOOD)
+    memory.query("x")
+    embed.seen.clear()
+    return memory
+
+
+def test_query_returns_the_nearest_records_best_first(questions):
+    found = questions.query("about cats q3", k=3)
+    assert [record["query"] for record in found[:2]] == ["about cats", "q3 weather"]
+    assert found[0]["score"] == pytest.approx(2 / math.sqrt(6))
+    assert found[0]["score"] > found[1]["score"] > found[2]["score"]
+    assert Answer(**{name: found[0][name] for name in Answer.model_fields}).response == "4"
+    assert len(questions.query("about cats", k=99)) == 20
+
+
+@pytest.mark.parametrize(
+    ("text", "k"), [("", 5), (None, 5), ("q\ud800", 5), ("q", 0), ("q", -1), ("q", 1.5), ("q", True)]
+)
+def test_a_bad_query_is_refused(memory, text, k):
+    with pytest.raises(CouncilError, match="query=" if k == 5 else "k="):
+        memory.query(text, k)
+
+
+def test_an_empty_memory_answers_without_an_embedder(memory, monkeypatch):
+    monkeypatch.setattr(faiss_memory, "load_embedder", None)
+    assert memory.query("anything") == []
+
+
+def test_only_what_is_new_gets_embedded(questions, embed):
+    questions.add("about dogs", GOOD)
+    assert embed.seen == []
+    assert questions.query("dogs", k=1)[0]["query"] == "about dogs"
+    assert embed.seen == ["about dogs", "dogs"] or embed.seen == ["?", "about dogs", "dogs"]
+
+
+def test_a_new_process_reuses_the_saved_index(questions, embed, home):
+    assert ask() == ["about cats"]
+    assert "q3 weather" not in embed.seen
+    import faiss
+
+    assert faiss.read_index(str(home / "memory" / "index.faiss")).ntotal == 20
+
+
+@pytest.mark.parametrize("kind", ["emptied", "overwritten", "truncated", "missing"])
+def test_an_unusable_index_is_rebuilt(questions, embed, home, kind):
+    file = home / "memory" / "index.faiss"
+    file.unlink() if kind == "missing" else damage(file, kind)
+    assert ask() == ["about cats"]
+    assert "q3 weather" in embed.seen
+    embed.seen.clear()
+    assert ask() == ["about cats"]
+    assert "q3 weather" not in embed.seen  # what was rebuilt was saved
+
+
+def test_an_index_of_another_embedder_is_never_mixed_in(questions, monkeypatch):
+    monkeypatch.setenv("EMBEDDING_MODEL", "another")
+    get_settings.cache_clear()
+    another = words_embedder(width=2048)
+    monkeypatch.setattr(faiss_memory, "load_embedder", lambda: another)
+    questions.add("later", GOOD)
+    assert ask() == ["about cats"]
+    assert {"q3 weather", "later"} <= set(another.seen)
+
+
+def test_an_index_of_another_memory_is_not_used(questions, embed, home):
+    questions.close()
+    (home / "memory" / "memory.db").unlink()
+    fresh = FaissMemory()
+    for number in range(20):
+        fresh.add(f"new {number}", GOOD)
+    fresh.close()
+    assert ask(text="about cats new 3") == ["new 3"]
+
+
+def test_an_older_index_under_a_newer_database_is_not_used(questions, embed, home):
+    file = home / "memory" / "index.faiss"
+    older = file.read_bytes()
+    for number in range(20):
+        questions.add(f"more {number}", GOOD)
+    questions.query("x")
+    file.write_bytes(older)
+    assert ask(text="more 7") == ["more 7"]
+    assert ask() == ["about cats"]
+
+
+def test_a_row_that_was_removed_is_forgotten_by_the_index_too(questions, embed, home):
+    database = sqlite3.connect(home / "memory" / "memory.db")
+    database.execute("DELETE FROM answers WHERE query = 'q3 weather'")
+    database.commit()
+    database.close()
+    for found in (questions.query("q3 weather", 99), FaissMemory().query("q3 weather", 99)):
+        assert len(found) == 19
+        assert "q3 weather" not in {record["query"] for record in found}
+    assert len(questions.query("q3 weather", 1)) == 1  # nothing removed stands in the way of what is left
+
+
+def test_one_process_at_a_time_embeds_what_is_new(questions, monkeypatch, home):
+    def held(texts):
+        with open(home / "memory" / "index.lock") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return embed(texts)
+
+    embed = questions._index._embed
+    monkeypatch.setattr(questions._index, "_embed", lambda texts: held(texts) if "new" in texts else embed(texts))
+    questions.add("new", GOOD)
+    assert len(questions.query("x", 99)) == 21
+
+
+def test_the_index_is_saved_again_when_a_tenth_of_it_is_new(questions, home):
+    file = home / "memory" / "index.faiss"
+    before = file.read_bytes()
+    for number, saved in [(1, False), (2, False), (3, True)]:
+        questions.add(f"more {number}", GOOD)
+        assert questions.query(f"more {number}", 1)[0]["query"] == f"more {number}"
+        assert (file.read_bytes() != before) is saved
+
+
+def test_rebuild_embeds_everything_afresh(questions, embed):
+    questions.rebuild()
+    assert len(set(embed.seen) - {"?"}) == 20
+    assert ask() == ["about cats"]
+
+
+def test_adding_does_not_wait_for_an_embedding(memory, monkeypatch):
+    embed, asked, go_on = words_embedder(), threading.Event(), threading.Event()
+
+    def slow(texts):
+        asked.set()
+        assert go_on.wait(60)
+        return embed(texts)
+
+    monkeypatch.setattr(faiss_memory, "load_embedder", lambda: slow)
+    memory.add("first", GOOD)
+    with ThreadPoolExecutor(1) as pool:
+        found = pool.submit(memory.query, "first")
+        assert asked.wait(60)
+        memory.add("second", GOOD)
+        assert not found.done()
+        go_on.set()
+        assert found.result()[0]["query"] == "first"
+
+
+def test_processes_that_add_and_query_at_once_keep_one_whole_index(home, embed):
+    code = """
+import faiss_memory, test_faiss_memory
+faiss_memory.load_embedder = test_faiss_memory.words_embedder
+m = FaissMemory()
+for i in range(20):
+    text = f'{sys.argv[1]}x{i} common'
+    m.add(text, {'response': 'r', 'success': True})
+    assert m.query(text, 999)[0]['score'] > 0.99
+"""
+    processes = [start(code, name) for name in "ab"]
+    assert [process.wait(60) for process in processes] == [0, 0]
+    memory = FaissMemory()
+    found = memory.query("common", 999)
+    assert len(found) == len({record["id"] for record in found}) == 40
+    assert len(embed.seen) < 2 + 40 / 5  # most rows came with the saved index
+    memory.close()
+
+
+# The embedder itself.
+
+
+def test_the_embedded_model_finds_a_paraphrase(memory):
+    for question in ["How do I bake bread at home?", "What is the capital of France?", "Why is the sky blue?"]:
+        memory.add(question, GOOD)
+    found = memory.query("Which city is France governed from?", k=2)
+    assert found[0]["query"] == "What is the capital of France?"
+    assert 1 >= found[0]["score"] > 0.5 > found[1]["score"]
+    assert memory.query("What is the capital of France?", 1)[0]["score"] == pytest.approx(1, abs=1e-5)
+
+
+def test_an_embedder_that_cannot_load_is_named(home, monkeypatch):
+    monkeypatch.setenv("EMBEDDING_MODEL", str(home))
+    get_settings.cache_clear()
+    memory = FaissMemory()
+    memory.add("q", GOOD)
+    with pytest.raises(CouncilError, match="EMBEDDING_MODEL"):
+        memory.query("q")
+    memory.close()

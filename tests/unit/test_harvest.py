@@ -1,0 +1,301 @@
+"""Harvesting: which answers are failures, what becomes of them, and which files and ledger lines tell of it."""
+
+import json
+import subprocess
+import sys
+import time
+from datetime import date, datetime, timedelta
+
+import pytest
+
+from agent0 import ledger, quality
+from agent0.command import NOTHING_TO_DO, USAGE, CouncilError
+from agent0.council.math import MathMember
+from agent0.quality import assess_quality
+from agent0.records import TrainingExample, read_jsonl
+from agent0.settings import ROOT, get_settings
+from faiss_memory import FaissMemory
+from harvest_failures import FailureHarvester, Window, _assess_quality, day_window, days_due, split_by_day
+
+YESTERDAY = date.today() - timedelta(1)
+
+
+@pytest.fixture
+def memory(home):
+    memory = FaissMemory()
+    yield memory
+    memory.close()
+
+
+def put(memory, query, response, success, day=YESTERDAY, hour=12, **more):
+    when = datetime(day.year, day.month, day.day, hour).timestamp()
+    return memory.add(query, {"response": response, "success": success, "timestamp": when, **more})
+
+
+def harvester(memory, *members):
+    return FailureHarvester(memory, members or [MathMember()])
+
+
+def rows(day=YESTERDAY):
+    path = get_settings().training_data / f"harvest_{day:%Y%m%d}.jsonl"
+    return list(read_jsonl(path, TrainingExample)) if path.exists() else []
+
+
+def test_the_seeds_heuristic_goes_by_its_name():
+    assert _assess_quality is assess_quality
+    assert FailureHarvester._assess_quality("q", "bad", "a good, longer answer because of it") == pytest.approx(0.85)
+
+
+def test_a_flagged_failure_becomes_a_verified_example(memory):
+    answer_id = put(memory, "What is 15% of 260?", "26", False)
+    harvest = harvester(memory).harvest()
+    (row,) = rows()
+    assert harvest.examples == [row]
+    assert (row.instruction, row.answer_id, row.kind) == ("What is 15% of 260?", answer_id, "percentage")
+    assert row.verified_by == "math:percentage" and row.votes is None
+    assert row.output.endswith("The answer is 39.")
+    full_text = f"REASONING: {row.reasoning}\nANSWER: {row.output}"
+    assert row.quality_score == assess_quality(row.instruction, "26", full_text)
+    assert set(json.loads(harvest.file.read_text())) == set(TrainingExample.model_fields)
+
+
+def test_feedback_and_audit_find_what_the_flag_does_not(memory):
+    put(memory, "What is 31 + 12?", "The answer is 44.", True)  # confident and proven wrong
+    blamed = put(memory, "What is 31 + 13?", "The answer is 45.", True)
+    memory.feedback(blamed, success=False)
+    put(memory, "What is 31 + 14?", "The answer is 45.", True)  # confident and right
+    put(memory, "Why is the sea salt?", "Because.", True)  # confident, and nothing proves it wrong
+    harvest = harvester(memory).harvest()
+    assert {o.failure.answer.query: o.failure.cause for o in harvest.outcomes} == {
+        "What is 31 + 12?": "audit",
+        "What is 31 + 13?": "feedback",
+    }
+    assert [row.output[-3:] for row in rows()] == ["43.", "44."]
+
+
+def test_an_answer_proven_right_is_not_rewritten(memory):
+    put(memory, "What is 31 + 12?", "31 + 12 = 43. The answer is 43.", False)
+    harvest = harvester(memory).harvest()
+    assert (rows(), harvest.outcomes, harvest.skipped) == ([], [], {"proven right": 1})
+
+
+def test_open_questions_are_abstained_from(memory):
+    put(memory, "Why is the sea salt?", "Because.", False)
+    harvest = harvester(memory).harvest()
+    assert rows() == [] and not harvest.file.exists()
+    assert ledger.last("harvest")["abstained"] == 1
+
+
+def test_repeated_questions_fold_into_the_newest(memory):
+    put(memory, "What is 31 + 12?", "1", False, hour=9)
+    newest = put(memory, "what is  31 + 12", "2", False, hour=10)
+    harvest = harvester(memory).harvest()
+    assert [row.answer_id for row in rows()] == [newest]
+    assert harvest.skipped["repeated"] == 1
+
+
+def test_held_out_questions_and_probes_are_never_harvested(memory, monkeypatch, tmp_path):
+    for name, question in (("HELD_OUT", "What is 31 + 12?"), ("PROBES", "What is 31 + 13?")):
+        path = tmp_path / f"{name}.jsonl"
+        path.write_text(json.dumps({"id": "1", "kind": "arithmetic", "question": question}) + "\n")
+        monkeypatch.setattr(quality, name, path)
+    put(memory, " what is 31 + 12", "1", False)
+    put(memory, "What is 31 + 13?", "1", True)
+    put(memory, "What is 31 + 14?", "1", False)
+    harvest = harvester(memory).harvest()
+    assert [row.instruction for row in rows()] == ["What is 31 + 14?"]
+    assert harvest.skipped["held out"] == 2
+
+
+def test_the_projects_own_held_out_questions_are_guarded(memory):
+    lines = (ROOT / "examples" / "heldout.jsonl").read_text().splitlines()
+    put(memory, json.loads(lines[0])["question"], "no idea", False)
+    assert harvester(memory).harvest().skipped["held out"] == 1
+
+
+def test_a_second_harvest_of_a_day_keeps_its_rows_and_adds_new_ones(memory):
+    put(memory, "What is 31 + 12?", "1", False)
+    harvester(memory).harvest()
+    first = rows()
+    assert harvester(memory).harvest().examples == []
+    assert rows() == first
+    put(memory, "What is 31 + 12 ?", "another id, same question", False)
+    put(memory, "What is 31 + 13?", "1", False)
+    harvester(memory).harvest()
+    assert rows()[0] == first[0]
+    assert [row.instruction for row in rows()] == ["What is 31 + 12?", "What is 31 + 13?"]
+
+
+def test_a_broken_file_of_the_day_is_named_and_kept(memory):
+    path = get_settings().training_data / f"harvest_{YESTERDAY:%Y%m%d}.jsonl"
+    path.parent.mkdir()
+    path.write_text("{not json\n")
+    put(memory, "What is 31 + 12?", "1", False)
+    with pytest.raises(CouncilError, match=rf"{path.name}:1"):
+        harvester(memory).harvest()
+    assert path.read_text() == "{not json\n"
+
+
+class Juror:
+    """Votes for the first candidate it is shown."""
+
+    def __init__(self, name):
+        self.name = name
+
+    def propose(self, question, failed_response):
+        return None
+
+    def vote(self, question, candidates):
+        return 0
+
+
+@pytest.mark.parametrize("correction, accepted", [("Because rivers carry salt into it, step by step.", 1), ("no", 0)])
+def test_an_elected_correction_must_also_pass_the_heuristic(memory, correction, accepted, monkeypatch):
+    monkeypatch.setenv("QUALITY_THRESHOLD", "0.85")
+    get_settings.cache_clear()
+    answer_id = put(memory, "Why is the sea salt?", "I do not know that at all", True)
+    memory.feedback(answer_id, success=False, correction=correction)
+    harvest = harvester(memory, MathMember(), Juror("a"), Juror("b")).harvest()
+    assert len(harvest.examples) == len(rows()) == accepted
+    if accepted:
+        assert rows()[0].votes == {"a": 1.0, "b": 1.0} and rows()[0].verified_by is None
+    assert ledger.last("harvest")["refused"] == 1 - accepted
+
+
+def test_a_wrong_correction_of_a_checkable_question_does_not_win(memory):
+    answer_id = put(memory, "What is 31 + 12?", "The answer is 40.", True)
+    memory.feedback(answer_id, correction="The answer is 41.")
+    harvester(memory, MathMember(), Juror("a"), Juror("b")).harvest()
+    assert rows()[0].output.endswith("43.")
+
+
+def test_the_ledger_tells_the_day(memory):
+    put(memory, "What is 31 + 12?", "1", False)
+    put(memory, "Why is the sea salt?", "1", False)
+    harvester(memory).harvest()
+    event = ledger.last("harvest")
+    expected = {"failures": 2, "rewritten": 1, "accepted": 1, "abstained": 1, "refused": 0, "rewrite_success_rate": 0.5}
+    assert expected.items() <= event.items()
+    assert event["date"] == YESTERDAY.isoformat() and event["complete"] and event["seconds"] >= 0
+    assert event["file"] == f"harvest_{YESTERDAY:%Y%m%d}.jsonl"
+
+
+def test_without_failures_there_is_no_success_rate(memory):
+    harvester(memory).harvest()
+    assert ledger.last("harvest")["rewrite_success_rate"] is None
+
+
+def test_a_window_takes_its_own_day_only(memory):
+    put(memory, "What is 31 + 12?", "1", False, YESTERDAY, 0)
+    put(memory, "What is 31 + 13?", "1", False, YESTERDAY, 23)
+    put(memory, "What is 31 + 14?", "1", False, date.today(), 0)
+    put(memory, "What is 31 + 15?", "1", False, YESTERDAY - timedelta(1), 23)
+    harvester(memory).harvest()
+    assert [row.instruction for row in rows()] == ["What is 31 + 12?", "What is 31 + 13?"]
+
+
+@pytest.mark.parametrize("zone", ["UTC", "America/New_York", "Asia/Kolkata"])
+def test_days_are_local_and_survive_a_clock_change(zone, monkeypatch):
+    monkeypatch.setenv("TZ", zone)
+    time.tzset()
+    try:
+        spring = day_window(date(2026, 3, 8))  # 23 hours in New York
+        assert datetime.fromtimestamp(spring.since) == datetime(2026, 3, 8)
+        assert datetime.fromtimestamp(spring.until) == datetime(2026, 3, 9)
+        windows = split_by_day(datetime(2026, 3, 7, 18), datetime(2026, 3, 9, 6))
+        assert [(w.day.day, w.complete) for w in windows] == [(7, False), (8, True), (9, False)]
+        assert windows[0].until == windows[1].since and windows[1].until == windows[2].since
+    finally:
+        monkeypatch.delenv("TZ")
+        time.tzset()
+
+
+def told(day, complete=True):
+    ledger.append("harvest", date=day.isoformat(), complete=complete)
+
+
+def test_missed_days_are_due_at_most_fourteen_back():
+    target = date(2026, 5, 20)
+    assert days_due(target) == [target]
+    told(date(2026, 5, 17))
+    told(date(2026, 5, 18), complete=False)
+    assert days_due(target) == [date(2026, 5, d) for d in (18, 19, 20)]
+    told(target)
+    assert days_due(target) == [target]
+    assert len(days_due(date(2026, 7, 1))) == 15
+
+
+def test_today_is_never_complete():
+    assert not day_window(date.today()).complete and day_window(YESTERDAY).complete
+
+
+def command(home, *arguments, **environment):
+    import os
+
+    return subprocess.run(
+        [sys.executable, str(ROOT / "harvest_failures.py"), *arguments],
+        cwd=home,
+        env={**os.environ, "COUNCIL_HOME": str(home), **environment},
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def test_the_command_harvests_missed_days_and_says_what_it_did(memory, home):
+    told(YESTERDAY - timedelta(3))
+    put(memory, "What is 31 + 12?", "1", False, YESTERDAY - timedelta(2))
+    put(memory, "What is 31 + 13?", "1", True)
+    put(memory, "Why is the sea salt?", "1", False)
+    done = command(home)
+    assert done.returncode == 0, done.stderr
+    assert len(rows()) == 1 and len(rows(YESTERDAY - timedelta(2))) == 1
+    for words in ("cause flag", "cause audit", "kind arithmetic", "kind open", "2 new examples", "1 x no proposal"):
+        assert words in done.stdout
+    (log,) = (home / "logs").glob("harvest_*.log")
+    assert "2 new examples" in log.read_text()
+    again = command(home)
+    assert again.returncode == NOTHING_TO_DO and "nothing to do" in again.stdout
+
+
+def test_the_command_takes_a_date_a_window_and_a_stretch(memory, home):
+    put(memory, "What is 31 + 12?", "1", False, YESTERDAY - timedelta(5))
+    put(memory, "What is 31 + 13?", "1", False, YESTERDAY)
+    put(memory, "What is 31 + 14?", "1", False, date.today(), 0)
+    assert command(home, "--date", str(YESTERDAY - timedelta(5))).returncode == 0
+    assert [row.instruction for row in rows(YESTERDAY - timedelta(5))] == ["What is 31 + 12?"]
+    assert command(home, "--since", f"{YESTERDAY}T13:00", "--until", f"{YESTERDAY}T14:00").returncode == NOTHING_TO_DO
+    assert command(home, "--since", f"{YESTERDAY}T11:00").returncode == 0
+    assert [row.instruction for row in (*rows(), *rows(date.today()))] == ["What is 31 + 13?", "What is 31 + 14?"]
+
+
+def test_a_nights_log_is_written_besides_its_own(memory, home):
+    put(memory, "What is 31 + 12?", "1", False)
+    assert command(home, COUNCIL_LOG=str(home / "night.log")).returncode == 0
+    assert "1 new examples" in (home / "night.log").read_text()
+    (own,) = (home / "logs").glob("harvest_*.log")
+    assert own.read_text() == (home / "night.log").read_text()
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (["--until", "2026-01-01"], "--until needs --since"),
+        (["--since", "2026-01-02", "--until", "2026-01-01"], "is not before"),
+        (["--date", "2999-01-01"], "future"),
+        (["--date", "yesterday"], "--date"),
+        (["--window", "week"], "--window"),
+        (["--date", "2026-01-01", "--window", "today"], "not allowed"),
+    ],
+)
+def test_bad_arguments_are_refused(arguments, words, home):
+    done = command(home, *arguments)
+    assert done.returncode == USAGE and words in done.stderr
+    assert not (home / "training_data").exists()
+
+
+def test_a_window_may_be_given(memory):
+    put(memory, "What is 31 + 12?", "1", False)
+    window = Window(YESTERDAY, 0, 1, False)
+    assert harvester(memory).harvest(window).outcomes == []
+    assert ledger.last("harvest")["complete"] is False

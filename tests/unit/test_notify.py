@@ -1,0 +1,222 @@
+"""Notifications: the form each receiver takes, what people read, and that the webhook's URL stays a secret."""
+
+import socket
+
+import pytest
+import requests
+from tenacity import wait_none
+
+from agent0 import ledger, notify
+from agent0.command import log, start_log
+from agent0.settings import get_settings
+from agent0.story import Message, compose, describe
+from tests.webhook import Receiver
+
+MESSAGE = Message(
+    "night", "Night: failed <in> training & co (exit 1)", ["Refused: <!channel> a&b"], "error", {"exit_code": 1}
+)
+
+
+@pytest.fixture
+def receiver():
+    with Receiver() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+def webhook(monkeypatch, home):
+    """Set NOTIFICATION_WEBHOOK, with a log file and no waiting between tries; return a function that sets it."""
+    monkeypatch.setattr(notify._post.retry, "wait", wait_none())
+
+    def set_webhook(url):
+        monkeypatch.setenv("NOTIFICATION_WEBHOOK", url)
+        monkeypatch.setenv("COUNCIL_LOG", str(home / "run.log"))
+        get_settings.cache_clear()
+        start_log()
+
+    yield set_webhook
+    log.handlers.clear()
+
+
+def test_slack_takes_text_and_blocks_with_user_text_escaped():
+    body = notify.payload("hooks.slack.com", MESSAGE)
+    header, section = body["blocks"]
+    assert body["text"] == header["text"]["text"] == "Night: failed &lt;in&gt; training &amp; co (exit 1)"
+    assert section["text"] == {"type": "mrkdwn", "text": "Refused: &lt;!channel&gt; a&amp;b"}
+
+
+def test_slack_text_is_cut_to_what_slack_takes_without_half_an_entity():
+    header, section = notify.payload("hooks.slack.com", Message("night", "<" * 200, ["&" * 5000]))["blocks"]
+    assert len(header["text"]["text"]) <= 150 and len(section["text"]["text"]) <= 3000
+    assert header["text"]["text"].replace("&lt;", "") == "…"
+    assert section["text"]["text"].replace("&amp;", "") == "…"
+
+
+@pytest.mark.parametrize("host", ["discord.com", "discordapp.com", "ptb.discord.com"])
+def test_discord_takes_an_embed_that_mentions_nobody(host):
+    body = notify.payload(host, MESSAGE)
+    (embed,) = body["embeds"]
+    assert body["content"] == embed["title"] == MESSAGE.title
+    assert embed["description"] == "Refused: <!channel> a&b"
+    assert body["allowed_mentions"] == {"parse": []}
+    assert embed["color"] != notify.payload(host, Message("night", "fine", []))["embeds"][0]["color"]
+
+
+@pytest.mark.parametrize("host", ["example.org", "notdiscord.com", "hooks.slack.com.example.org"])
+def test_any_other_host_takes_plain_json(host):
+    assert notify.payload(host, MESSAGE) == {
+        "event": "night",
+        "title": MESSAGE.title,
+        "text": "Refused: <!channel> a&b",
+        "severity": "error",
+        "exit_code": 1,
+    }
+
+
+def test_a_message_is_posted_once(receiver, webhook):
+    webhook(receiver.url)
+    assert notify.send(MESSAGE) is True
+    assert [body["title"] for body in receiver.received] == [MESSAGE.title]
+
+
+def test_without_a_webhook_one_line_says_so(capsys, webhook):
+    webhook("")
+    assert notify.send(MESSAGE) is False
+    assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    ("statuses", "posts", "taken"),
+    [
+        ([500, 429], 3, True),
+        ([503, 503, 503], 3, False),
+        ([404], 1, False),
+        ([302], 1, False),
+    ],
+)
+def test_it_is_tried_three_times_where_that_can_help_and_redirects_are_not_followed(
+    receiver, webhook, statuses, posts, taken
+):
+    receiver.statuses = statuses
+    webhook(receiver.url)
+    assert notify.send(MESSAGE) is taken
+    assert len(receiver.received) == posts
+
+
+def test_a_slow_receiver_is_not_told_twice(webhook, monkeypatch):
+    tries = []
+
+    def never_answers(*_, **options):
+        tries.append(options["timeout"])
+        raise requests.ReadTimeout("https://example.org/s3cret")
+
+    monkeypatch.setattr(requests.Session, "post", never_answers)
+    webhook("https://example.org/s3cret")
+    assert notify.send(MESSAGE) is False
+    assert tries == [notify.TIMEOUT]
+
+
+def closed_port():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "http://127.0.0.1:{port}/s3cret",
+        "http://example.org/s3cret",
+        "ftp://example.org/s3cret",
+        "https://example.org:port/s3cret",
+        "http://[::1/s3cret",
+        "s3cret",
+        "https:///s3cret",
+    ],
+)
+def test_a_failed_alert_is_a_warning_that_never_shows_the_url(url, webhook, home, capfd):
+    webhook(url.format(port=closed_port()))
+    assert notify.send(MESSAGE) is False
+    output = capfd.readouterr()
+    assert "was not told" in output.out
+    assert "s3cret" not in output.out + output.err + (home / "run.log").read_text()
+
+
+def test_the_alert_about_a_bad_setting_is_sent_all_the_same(receiver, webhook, monkeypatch, home):
+    (home / ".env").write_text(f"NOTIFICATION_WEBHOOK={receiver.url}\n")
+    monkeypatch.setenv("BATCH_SIZE", "many")
+    get_settings.cache_clear()
+    assert notify.send(MESSAGE) is True
+
+
+def test_a_run_by_hand_tells_what_it_did_itself(receiver, webhook, monkeypatch):
+    webhook(receiver.url)
+    ledger.append("rollback", release="r2", to="r1", reason="success 70% is below 85%", source="monitor")
+    monkeypatch.setattr("sys.argv", ["notify", "deployment", "--exit-code", "20", "--since", "20200101T000000Z"])
+    notify.main()
+    (body,) = receiver.received
+    assert (body["title"], body["severity"]) == ("Deployment: rolled back", "warning")
+    assert "r2 out, r1 back: success 70% is below 85%" in body["text"]
+
+
+def test_a_run_by_hand_does_not_tell_what_an_earlier_run_did(receiver, webhook, monkeypatch):
+    webhook(receiver.url)
+    ledger.append("deployment", release="r2", previous="r1", improvement=0.1, seconds=60)
+    monkeypatch.setattr("sys.argv", ["notify", "deployment", "--exit-code", "1", "--since", "29990101T000000Z"])
+    notify.main()
+    (body,) = receiver.received
+    assert body["title"] == "Deployment: failed (exit 1)"
+    assert "r2" not in body["text"]
+
+
+@pytest.mark.parametrize("exit_code", ["2", "10", "75"])
+def test_nobody_is_told_that_nothing_was_done_by_hand(receiver, webhook, monkeypatch, exit_code):
+    webhook(receiver.url)
+    monkeypatch.setattr("sys.argv", ["notify", "training", "--exit-code", exit_code, "--since", "20200101T000000Z"])
+    notify.main()
+    assert receiver.received == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "exit_code", "title"),
+    [
+        ("night", 0, "Night: deployed"),
+        ("night", 10, "Night: nothing to do"),
+        ("night", 30, "Night: candidate refused"),
+        ("night", 137, "Night: failed in training (exit 137)"),
+        ("night", 143, "Night: stopped in training (exit 143)"),
+        ("training", 0, "Training: trained"),
+        ("rollback", 0, "Rollback: rolled back"),
+    ],
+)
+def test_the_title_is_the_verdict(kind, exit_code, title):
+    assert compose(kind, exit_code, [], "training").title == title
+
+
+def test_events_read_as_lines_and_a_missing_figure_as_a_question_mark():
+    assert describe({"event": "harvest", "failures": 15, "accepted": 12, "abstained": 3}) == (
+        "Harvest: 15 failures, 12 accepted, 3 abstained"
+    )
+    training = {"event": "training", "release": "r2", "examples": 40, "new_examples": 12, "loss": 0.4217}
+    assert describe(training) == "Training: r2 on 40 examples (12 new), loss 0.422, ? s"
+    deployment = {"event": "deployment", "release": "r2", "previous": "r1", "improvement": 0.061}
+    assert describe(deployment) == "Deployment: r2 in place of r1, success +6.1 points"
+    assert describe({"event": "refusal", "release": "r2", "reason": "NaN"}) == "Refused: r2: NaN"
+    assert describe({"event": "night"}) == ""
+
+
+def test_a_failed_night_shows_the_last_line_of_the_stage_it_failed_in(monkeypatch, home):
+    lines = [
+        "2026-11-23T02:00:00Z n.sh: ===== harvest =====",
+        "2026-11-23T02:00:01Z 3 failures",
+        "2026-11-23T02:00:02Z n.sh: ===== harvest: exit 0 after 1 s =====",
+        "2026-11-23T02:00:02Z n.sh: ===== training =====",
+        "2026-11-23T02:00:03Z train.py: the disk is full; make room",
+        "2026-11-23T02:00:03Z train_lora.sh: exit 1",
+        "2026-11-23T02:00:03Z n.sh: ===== training: exit 1 after 1 s =====",
+        "2026-11-23T02:00:04Z removed 0 logs",
+    ]
+    path = home / "nightly.log"
+    path.write_text("\n".join(lines) + "\n")
+    monkeypatch.setenv("COUNCIL_LOG", str(path))
+    message = compose("night", 1, [], "training")
+    assert message.lines == ["Last line: train.py: the disk is full; make room", f"Log: {path}"]

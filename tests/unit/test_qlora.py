@@ -1,0 +1,85 @@
+"""The training loop's shortcuts are exact: loss and gradients equal those of plain transformers."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+from transformers import LlamaConfig, LlamaForCausalLM
+
+from agent0 import qlora
+
+PROMPT = [5, 6, 7, 8]  # the same opening in every row
+
+
+def tiny_model():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=97,
+        hidden_size=32,
+        intermediate_size=48,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+    )
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    return get_peft_model(LlamaForCausalLM(config), lora)
+
+
+def random_rows(count: int) -> list[dict]:
+    rows = []
+    for _ in range(count):
+        prompt = PROMPT + torch.randint(9, 97, (int(torch.randint(2, 6, ())),)).tolist()
+        answer = torch.randint(9, 97, (int(torch.randint(1, 9, ())),)).tolist()
+        labels = [-100] * len(prompt) + answer
+        rows.append({"input_ids": prompt + answer, "labels": labels, "length": len(labels)})
+    return rows
+
+
+def gradients(model) -> dict[str, torch.Tensor]:
+    return {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
+
+
+def plain_loss(model, rows: list[dict]) -> torch.Tensor:
+    """Full logits, full rows, no shared prefix: what transformers does by itself."""
+    batch = qlora.collator(pad=0)(rows)
+    return model(**batch).loss
+
+
+def our_loss(model, rows: list[dict]) -> torch.Tensor:
+    prefix = qlora.common_prefix(rows)
+    batch = qlora.collator(pad=0)([qlora.without_prefix(row, len(prefix)) for row in rows])
+    trainer = SimpleNamespace(prefix=prefix, accelerator=SimpleNamespace(unwrap_model=lambda m: m))
+    trainer._hidden = qlora.AnswerTrainer._hidden.__get__(trainer)
+    return qlora.AnswerTrainer.compute_loss(trainer, model, batch)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_loss_and_gradients_equal_plain_transformers(seed):
+    model = tiny_model()
+    torch.manual_seed(seed)
+    rows = random_rows(5)
+    plain_loss(model, rows).backward()
+    plain = gradients(model)
+    model.zero_grad()
+    loss = our_loss(model, rows)
+    loss.backward()
+    assert loss.item() == pytest.approx(plain_loss(model, rows).item(), abs=1e-5)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-4)
+
+
+def test_the_prefix_is_shared_by_all_and_leaves_each_row_a_prompt_token():
+    rows = random_rows(6)
+    prefix = qlora.common_prefix(rows)
+    assert prefix[: len(PROMPT)] == PROMPT
+    identical = [rows[0], dict(rows[0])]
+    assert len(qlora.common_prefix(identical)) == rows[0]["labels"].count(-100) - 1
+
+
+def test_padding_changes_nothing():
+    model = tiny_model()
+    rows = random_rows(4)
+    alone = sum(our_loss(model, [row]).item() * sum(label != -100 for label in row["labels"]) for row in rows)
+    together = our_loss(model, rows).item() * sum(label != -100 for row in rows for label in row["labels"])
+    assert together == pytest.approx(alone, rel=1e-4)

@@ -1,0 +1,372 @@
+"""The Council server over HTTP: a live uvicorn, the real openai client, our own client, and broken requests."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from types import SimpleNamespace
+
+import httpx
+import openai
+import pytest
+import torch
+import uvicorn
+from fastapi.testclient import TestClient
+from lora_kit import ALL_LINEAR, make_release
+from tiny_council import make_engine, save_base
+
+from agent0 import adapters
+from agent0.client import CouncilClient, ServerError
+from agent0.command import REFUSED, CouncilError
+from agent0.serve.__main__ import listen, serve_current
+from agent0.serve.api import create_app
+from agent0.settings import ROOT, get_settings
+from faiss_memory import FaissMemory
+
+ASK = {"messages": [{"role": "user", "content": "What is 2 + 2?"}]}
+
+
+@pytest.fixture
+def council(home, monkeypatch):
+    """A live server on a free port over the tiny model: url, engine, memory, openai client."""
+    monkeypatch.setenv("MAX_TOKENS", "12")
+    monkeypatch.setenv("MAX_BATCH", "4")
+    engine, memory = make_engine(save_base(home / "tiny", monkeypatch), ends=()), FaissMemory()
+    bound = socket.create_server(("127.0.0.1", 0))
+    url = f"http://127.0.0.1:{bound.getsockname()[1]}"
+    server = uvicorn.Server(uvicorn.Config(create_app(engine, memory), log_level="warning"))
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [bound]})
+    thread.start()
+    wait_for(lambda: server.started)
+    client = openai.OpenAI(base_url=f"{url}/v1", api_key="any", max_retries=0)
+    yield SimpleNamespace(url=url, engine=engine, memory=memory, openai=client, client=CouncilClient(url))
+    server.should_exit = True
+    thread.join()
+
+
+def wait_for(condition, seconds=30):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def post(council, path="/v1/chat/completions", **body):
+    return httpx.post(council.url + path, json=body, timeout=60)
+
+
+def test_the_openai_client_works_unchanged_and_the_answer_is_remembered(council):
+    answer = council.openai.chat.completions.create(model="council", user="ann", **ASK)
+    choice = answer.choices[0]
+    assert choice.message.role == "assistant" and choice.message.content and choice.finish_reason == "length"
+    assert answer.usage.completion_tokens == 12 and answer.usage.total_tokens == answer.usage.prompt_tokens + 12
+    record = council.memory.get(answer.id)
+    assert record["query"] == "What is 2 + 2?" and record["response"] == choice.message.content
+    assert (record["adapter"], record["user"], record["model"]) == ("base", "ann", "tiny")
+    assert record["confidence"] == answer.council["confidence"] and record["latency_ms"] > 0
+    assert record["success"] == answer.council["success"] == (record["confidence"] > 0.7)
+
+
+def test_a_stream_gives_the_same_answer_in_pieces(council):
+    whole = council.openai.chat.completions.create(model="council", **ASK)
+    stream = council.openai.chat.completions.create(
+        model="council", stream=True, stream_options={"include_usage": True}, **ASK
+    )
+    chunks = list(stream)
+    pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
+    assert "".join(pieces) == whole.choices[0].message.content and len(pieces) > 3
+    assert chunks[-1].usage == whole.usage and chunks[-2].choices[0].finish_reason == "length"
+    assert council.memory.get(chunks[0].id)["response"] == whole.choices[0].message.content
+
+
+def test_a_stream_ends_as_openai_ends_it(council):
+    lines = [line for line in post(council, stream=True, **ASK).text.split("\n\n") if line]
+    assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
+    assert "usage" not in json.loads(lines[-2][6:])
+
+
+def test_a_probe_is_answered_and_counted_but_not_remembered(council):
+    council.openai.chat.completions.create(model="council", store=False, **ASK)
+    assert len(council.memory.meta) == 0
+    figures = council.client.metrics()
+    assert 'autogen_requests_total{adapter="base",origin="probe"} 1.0' in figures
+    assert "autogen_training_completed_total 0.0" in figures
+
+
+def test_models_and_health(council):
+    assert [model.id for model in council.openai.models.list()] == ["council", "base"]
+    health = council.client.health()
+    assert health.pop("uptime_seconds") >= 0
+    expected = {"status": "healthy", "model": "tiny", "adapter": "base", "engine": "embedded", "adapters": ["base"]}
+    assert health == expected
+
+
+def test_our_client_asks_many(council):
+    replies = council.client.ask_many(["one", "two", "three"], clients=3, store=False, max_tokens=5)
+    assert [reply.truncated for reply in replies] == [True] * 3
+
+
+BAD = {
+    "no messages": ({"messages": []}, "messages"),
+    "no question": ({"messages": [{"role": "system", "content": "Be kind"}]}, "messages"),
+    "role": ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
+    "image": (
+        {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {}}]}]},
+        "messages.0.content",
+    ),
+    "temperature": ({**ASK, "temperature": 3}, "temperature"),
+    "max_tokens": ({**ASK, "max_tokens": 0}, "max_tokens"),
+    "n": ({**ASK, "n": 2}, "n"),
+    "tools": ({**ASK, "tools": [{"type": "function"}]}, "tools"),
+    "too long": ({"messages": [{"role": "user", "content": "x" * 500}]}, "messages"),
+    "stop": ({**ASK, "stop": [""]}, "stop"),
+    "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_request_is_refused_by_the_name_of_its_field(case, council):
+    body, field = BAD[case]
+    response = httpx.post(council.url + "/v1/chat/completions", content=json.dumps(body), headers=JSON)
+    error = response.json()["error"]
+    assert response.status_code == 400 and error["type"] == "invalid_request_error"
+    assert error["param"].startswith(field) and field.split(".")[0] in error["message"] + error["param"]
+
+
+JSON = {"Content-Type": "application/json"}
+
+
+def test_other_errors_have_the_same_form(council):
+    for body in (b"{", b"[]", b'{"messages": NaN}'):
+        response = httpx.post(council.url + "/v1/chat/completions", content=body, headers=JSON)
+        assert response.status_code == 400 and response.json()["error"]["message"]
+    assert httpx.get(council.url + "/nowhere").json()["error"]["type"] == "not_found_error"
+    with pytest.raises(openai.NotFoundError, match="does not exist"):
+        council.openai.chat.completions.create(model="gpt-9", **ASK)
+
+
+def test_feedback_reaches_memory(council):
+    reply = council.client.ask("What is 2 + 2?")
+    council.client.feedback(reply.id, success=False, correction="4")
+    record = council.memory.get(reply.id)
+    assert record["success"] is False and record["feedback"]["correction"] == "4"
+    assert post(council, "/v1/feedback", id=reply.id).status_code == 400
+    assert post(council, "/v1/feedback", id=reply.id, score=2).status_code == 400
+    assert post(council, "/v1/feedback", id="unknown", success=True).status_code == 404
+
+
+def test_an_answer_is_given_even_when_memory_fails(council, monkeypatch):
+    monkeypatch.setattr(council.memory, "add", lambda *_: (_ for _ in ()).throw(CouncilError("disk full")))
+    assert council.client.ask("Hello").text
+
+
+def test_too_many_requests_get_429_and_when_to_come_back(council, monkeypatch):
+    monkeypatch.setattr("agent0.serve.engine.WAITING_PER_SLOT", 0)
+    response = post(council, **ASK)
+    assert response.status_code == 429 and response.headers["Retry-After"] == "1"
+    assert response.json()["error"]["type"] == "rate_limit_error"
+
+
+def test_health_and_metrics_answer_while_the_engine_works(council, monkeypatch):
+    forward, go = council.engine.decoder.forward, threading.Event()
+    monkeypatch.setattr(council.engine.decoder, "forward", lambda spans: go.wait(30) and forward(spans))
+    asking = threading.Thread(target=council.client.ask, args=("Hello",))
+    asking.start()
+    wait_for(lambda: council.engine._active)
+    assert council.client.health()["status"] == "healthy" and "autogen_training_loss" in council.client.metrics()
+    assert asking.is_alive()
+    go.set()
+    asking.join()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_client_that_hangs_up_frees_its_slot(council, monkeypatch, stream):
+    slow(council, monkeypatch)
+    with contextlib.suppress(httpx.TimeoutException), httpx.Client(timeout=0.5) as client:
+        body = {**ASK, "max_tokens": 180, "stream": stream}
+        with client.stream("POST", council.url + "/v1/chat/completions", json=body) as response:
+            next(response.iter_lines())
+    wait_for(lambda: not council.engine._active)
+    assert len(council.memory.meta) == 0
+
+
+def slow(council, monkeypatch, seconds=0.02):
+    forward = council.engine.decoder.forward
+
+    def slowly(spans):
+        time.sleep(seconds)
+        return forward(spans)
+
+    monkeypatch.setattr(council.engine.decoder, "forward", slowly)
+
+
+def test_an_engine_failure_is_told_whole_and_streamed(council, monkeypatch):
+    monkeypatch.setattr(council.engine.decoder, "forward", lambda spans: 1 / 0)
+    with pytest.raises(ServerError, match="500"):
+        council.client.ask("Hello")
+    with pytest.raises(openai.APIError, match="engine failed"):
+        list(council.openai.chat.completions.create(model="council", stream=True, **ASK))
+    assert 'autogen_requests_total{adapter="base",origin="user"} 2.0' in council.client.metrics()
+
+
+def test_an_adapter_comes_serves_and_goes(council):
+    release = make_release(modules=ALL_LINEAR)
+    plain = council.client.ask("Hello", store=False).text
+    council.client.load_adapter(release.name, str(release.path))
+    assert council.client.health()["adapters"] == ["base", release.name]
+    assert council.client.ask("Hello", store=False).text == plain
+    tuned = council.client.ask("Hello", model=release.name, store=False).text
+    assert tuned != plain
+    assert council.client.route(release.name) == {"stable": release.name, "previous": "base"}
+    reply = council.client.ask("Hello")
+    assert reply.text == tuned and council.memory.get(reply.id)["adapter"] == release.name
+    assert council.client.health()["adapter"] == release.name
+    assert post(council, "/v1/unload_lora_adapter", lora_name=release.name).status_code == 400
+    council.client.route("base")
+    council.client.unload_adapter(release.name)
+    assert council.client.health()["adapters"] == ["base"]
+    assert post(council, "/v1/unload_lora_adapter", lora_name=release.name).status_code == 404
+    assert post(council, "/v1/route", stable=release.name).status_code == 404
+
+
+def test_what_must_not_serve_is_refused_and_the_old_keeps_serving(council, home):
+    good = make_release(modules=ALL_LINEAR)
+    council.client.load_adapter(good.name, str(good.path))
+    council.client.route(good.name)
+    before = council.client.ask("Hello", store=False).text
+    torn, outside = make_release(seed=2), home / "elsewhere"
+    os.chmod(torn.path / "adapter_model.safetensors", 0o644)
+    (torn.path / "adapter_model.safetensors").write_bytes(b"torn")
+    outside.mkdir()
+    for name, path in [
+        (good.name, good.path),
+        ("torn", torn.path),
+        ("outside", outside),
+        ("dots", good.path / ".." / ".." / ".." / "elsewhere"),
+        ("none", home / "loras" / "adapters" / "none"),
+        ("base", adapters.ensure_base().path),
+        ("empty", adapters.ensure_base().path),
+        ("../x", good.path),
+    ]:
+        response = post(council, "/v1/load_lora_adapter", lora_name=name, lora_path=str(path))
+        assert response.status_code == 400 and response.json()["error"]["message"], name
+    assert council.client.health()["adapters"] == ["base", good.name]
+    assert council.client.ask("Hello", store=False).text == before
+
+
+def test_a_swap_under_load_drops_no_request(council):
+    release = make_release(modules=ALL_LINEAR)
+    council.client.load_adapter(release.name, str(release.path))
+    expected = {name: council.client.ask("Hello", model=name, store=False).text for name in ("base", release.name)}
+    answers, stop = [], threading.Event()
+
+    def ask():
+        while not stop.is_set():
+            answers.append(post(council, store=False, messages=[{"role": "user", "content": "Hello"}]))
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    [thread.start() for thread in threads]
+    for at in range(30):
+        council.client.route((release.name, "base")[at % 2])
+        time.sleep(0.02)
+    wait_for(lambda: len(answers) >= 40)
+    stop.set()
+    [thread.join() for thread in threads]
+    assert {answer.status_code for answer in answers} == {200}
+    bodies = [answer.json() for answer in answers]
+    assert all(b["choices"][0]["message"]["content"] == expected[b["council"]["adapter"]] for b in bodies)
+    assert {body["council"]["adapter"] for body in bodies} == set(expected)
+
+
+STATE_CHANGES = {
+    "/v1/load_lora_adapter": {"lora_name": "a", "lora_path": "b"},
+    "/v1/unload_lora_adapter": {"lora_name": "a"},
+    "/v1/route": {"stable": "base"},
+    "/v1/feedback": {"id": "a", "success": True},
+    "/v1/chat/completions": ASK,
+}
+
+
+@pytest.mark.parametrize("path", STATE_CHANGES)
+def test_from_elsewhere_a_change_needs_the_key(council, monkeypatch, path):
+    app = create_app(council.engine, council.memory)
+    stranger, body = TestClient(app, client=("192.0.2.7", 5000)), STATE_CHANGES[path]
+    assert stranger.post(path, json=body).status_code == 403
+    assert stranger.get("/health").status_code == 200
+    monkeypatch.setenv("COUNCIL_API_KEY", "s3cret")
+    get_settings.cache_clear()
+    assert stranger.post(path, json=body).status_code == 401
+    assert stranger.post(path, json=body, headers={"Authorization": "Bearer wrong"}).status_code == 401
+    right = {"Authorization": "Bearer s3cret"}
+    assert stranger.post(path, json=body, headers=right).status_code not in (401, 403)
+    neighbour = TestClient(app, client=("::ffff:127.0.0.1", 5000))
+    assert neighbour.post(path, json=body).status_code not in (401, 403)
+
+
+@pytest.mark.parametrize(("url", "reason"), [("http://0.0.0.0:0", "COUNCIL_API_KEY"), ("https://localhost:0", "TLS")])
+def test_it_does_not_listen_where_it_must_not(monkeypatch, url, reason):
+    monkeypatch.setenv("COUNCIL_URL", url)
+    get_settings.cache_clear()
+    with pytest.raises(CouncilError, match=reason):
+        listen()
+
+
+def test_a_taken_port_is_said_so(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        monkeypatch.setenv("COUNCIL_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        get_settings.cache_clear()
+        with pytest.raises(CouncilError, match="another server"):
+            listen()
+
+
+def test_it_starts_on_current_or_says_why_not(home, monkeypatch):
+    engine = make_engine(save_base(home / "tiny", monkeypatch))
+    serve_current(engine)
+    adapters.point("current", adapters.ensure_base())
+    serve_current(engine)
+    assert engine.stable == "base"
+    release = make_release()
+    adapters.point("current", release)
+    serve_current(engine)
+    assert engine.stable == release.name
+    broken = make_release(seed=2)
+    adapters.point("current", broken)
+    os.chmod(broken.path / "adapter_config.json", 0o644)
+    (broken.path / "adapter_config.json").write_text("{}")
+    with pytest.raises(CouncilError, match="rollback_lora") as refused:
+        serve_current(engine)
+    assert refused.value.exit_code == REFUSED
+    engine.close()
+
+
+def test_sigterm_finishes_what_was_asked(home, monkeypatch):
+    """The whole program, as `make serve` runs it."""
+    save_base(home / "tiny", monkeypatch)
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        url = f"http://127.0.0.1:{free.getsockname()[1]}"
+    environment = {**os.environ, "COUNCIL_URL": url, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    program = subprocess.Popen([sys.executable, "-m", "agent0.serve"], cwd=ROOT, env=environment)
+    try:
+        wait_for(lambda: program.poll() is not None or is_up(url), seconds=120)
+        with httpx.stream("POST", f"{url}/v1/chat/completions", json={**ASK, "stream": True}, timeout=60) as response:
+            lines = response.iter_lines()
+            next(lines)
+            program.send_signal(signal.SIGTERM)
+            assert "data: [DONE]" in list(lines)
+        program.wait(30)
+        memory = FaissMemory()
+        assert len(memory.meta) == 1
+        memory.close()
+    finally:
+        program.kill()
+
+
+def is_up(url):
+    with contextlib.suppress(httpx.TransportError):
+        return httpx.get(f"{url}/health").is_success
+    return False
