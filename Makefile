@@ -16,7 +16,7 @@ help: ## list the commands
 setup: .venv/.installed ## install everything into .venv and convert the embedded model, once
 
 demo: setup ## show the whole loop on example questions
-	$(BIN)/python examples/demo.py
+	$(BIN)/python -m examples.demo
 
 test: lint ## check everything: lint, then all tests
 	$(BIN)/python -m pytest

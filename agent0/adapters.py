@@ -25,6 +25,7 @@ from agent0.records import sync_folder, write_json
 from agent0.settings import get_settings
 
 BASE = "base"
+JOURNAL = ".deploying.json"  # says that a deployment is under way; what is left of it, that one was cut off
 JOURNAL = ".deploying.json"  # the deployment under way: {candidate, previous, started}
 KINDS = ("backup", "rollback", "failed")  # links with a time in their name
 STALE_SECONDS = 6 * 3600  # a staging folder untouched for longer was left behind by a crash
@@ -267,12 +268,15 @@ def prune(keep: int) -> list[str]:
     return gone + _prune_leftovers()
 
 
-def _under_way() -> list[Release | None]:
+def interrupted() -> dict | None:
+    """The names of the candidate and the previous release of a deployment that has no verdict yet, or None."""
     journal = get_settings().loras / JOURNAL
-    if not journal.exists():
-        return []
-    names = json.loads(journal.read_text(encoding="utf-8"))
-    return [Release(adapters_folder() / names[key]) for key in ("candidate", "previous")]
+    return json.loads(journal.read_text(encoding="utf-8")) if journal.exists() else None
+
+
+def _under_way() -> list[Release]:
+    names = interrupted() or {}
+    return [Release(adapters_folder() / names[key]) for key in ("candidate", "previous") if key in names]
 
 
 def _prune_links(old: list[Release]) -> list[str]:

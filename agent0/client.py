@@ -23,7 +23,11 @@ class Reply:
 
 
 class ServerError(CouncilError):
-    """The server is down, hung, or answered with an error."""
+    """The server is down or hung (`status` None), or answered with an HTTP error (its `status`)."""
+
+    def __init__(self, message: str, status: int | None = None):
+        super().__init__(message)
+        self.status = status
 
 
 class CouncilClient:
@@ -85,5 +89,6 @@ class CouncilClient:
             reason = type(error).__name__
             raise ServerError(f"{self.url}{path}: no answer ({reason}); start the server with `make serve`") from None
         if not response.ok:
-            raise ServerError(f"{self.url}{path}: HTTP {response.status_code}: {response.text[:300].strip()}")
+            message = f"{self.url}{path}: HTTP {response.status_code}: {response.text[:300].strip()}"
+            raise ServerError(message, response.status_code)
         return response

@@ -12,7 +12,6 @@ from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
-    DynamicCache,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -64,34 +63,17 @@ def load_model(path: str, recipe) -> torch.nn.Module:
 
 
 class AnswerTrainer(Trainer):
-    """Trainer that computes only what the loss needs, exactly.
-
-    Logits are taken at answer positions alone (the vocabulary's matmul is most of a small model's head), and the
-    chat template's opening, the same in every row, runs once a batch: `prefix` is its token ids.
-    """
-
-    prefix: list[int]
+    """Trainer whose loss takes logits at answer positions alone: the vocabulary's matmul dominates a small model."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross entropy of the answer tokens, summed and divided by their number in the whole step."""
         causal = self.accelerator.unwrap_model(model).get_base_model()
-        labels = inputs["labels"][:, 1:]
+        labels = inputs.pop("labels")[:, 1:]
         at_answer = labels != -100
-        hidden = self._hidden(causal.model, inputs["input_ids"], inputs["attention_mask"])[:, :-1]
+        hidden = causal.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
         logits = causal.lm_head(hidden[at_answer]).float()
         count = num_items_in_batch if num_items_in_batch is not None else at_answer.sum()
         return torch.nn.functional.cross_entropy(logits, labels[at_answer], reduction="sum") / count
-
-    def _hidden(self, backbone, input_ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-        """Last hidden states (batch, tokens after the prefix, width); gradients reach the prefix, too."""
-        rows, cache = len(input_ids), DynamicCache()
-        if not self.prefix:
-            return backbone(input_ids, attention_mask=mask, use_cache=False).last_hidden_state
-        prefix = torch.tensor([self.prefix], device=input_ids.device)
-        backbone(prefix, past_key_values=cache, use_cache=True)
-        cache.batch_repeat_interleave(rows)
-        mask = torch.cat([mask.new_ones(rows, len(self.prefix)), mask], dim=1)
-        return backbone(input_ids, attention_mask=mask, past_key_values=cache, use_cache=True).last_hidden_state
 
 
 def common_prefix(rows: list[dict]) -> list[int]:
@@ -101,8 +83,28 @@ def common_prefix(rows: list[dict]) -> list[int]:
     return [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
 
 
-def without_prefix(row: dict, length: int) -> dict:
-    return {"input_ids": row["input_ids"][length:], "labels": row["labels"][length:], "length": row["length"] - length}
+def packer(prefix: list[int]) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
+    """Return a function that packs rows, which all begin with prefix, into one sequence (1, tokens).
+
+    The prefix (the chat template's opening) stands there once and is seen by every row; no row sees another, and
+    each counts its positions from the prefix on. So nothing is padded, and nothing is computed twice.
+    """
+
+    def pack(rows: list[dict]) -> dict[str, torch.Tensor]:
+        start = len(prefix)
+        pieces = [row["input_ids"][start:] for row in rows]
+        segments = torch.tensor([0] * start + [n for n, piece in enumerate(pieces, 1) for _ in piece])
+        visible = (segments == segments[:, None]) | (segments == 0)
+        positions = [*range(start), *(start + n for piece in pieces for n in range(len(piece)))]
+        labels = [-100] * start + [label for row in rows for label in row["labels"][start:]]
+        return {
+            "input_ids": torch.tensor([[*prefix, *itertools.chain(*pieces)]]),
+            "position_ids": torch.tensor([positions]),
+            "attention_mask": visible.tril()[None, None],
+            "labels": torch.tensor([labels]),
+        }
+
+    return pack
 
 
 class Progress(TrainerCallback):
@@ -123,29 +125,10 @@ class Progress(TrainerCallback):
         self.bar.close()
 
 
-def collator(pad: int) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
-    """Return a function that pads rows on the right to one width; padding is masked, and no label."""
-
-    def collate(rows: list[dict]) -> dict[str, torch.Tensor]:
-        width = max(len(row["input_ids"]) for row in rows)
-        tensors = {"input_ids": (pad, "input_ids"), "labels": (-100, "labels")}
-        batch = {
-            name: torch.tensor([row[key] + [fill] * (width - len(row[key])) for row in rows])
-            for name, (fill, key) in tensors.items()
-        }
-        lengths = torch.tensor([len(row["input_ids"]) for row in rows])
-        batch["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
-        return batch
-
-    return collate
-
-
 def fit(model, tokenizer, rows: list[dict], recipe, staging: Path) -> list[float]:
-    """Train model in place on rows ({input_ids, labels, length}) and return the loss of each optimiser step."""
+    """Train model in place on rows ({input_ids, labels}) and return the loss of each optimiser step."""
     from datasets import Dataset
 
-    prefix = common_prefix(rows)
-    rows = [without_prefix(row, len(prefix)) for row in rows]
     dtype = compute_dtype()
     arguments = TrainingArguments(
         output_dir=str(staging / "checkpoints"),
@@ -155,7 +138,6 @@ def fit(model, tokenizer, rows: list[dict], recipe, staging: Path) -> list[float
         num_train_epochs=recipe.num_epochs,
         lr_scheduler_type="cosine",
         warmup_steps=0.05,  # a share of all steps
-        train_sampling_strategy="group_by_length",
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         logging_steps=1,
@@ -172,10 +154,9 @@ def fit(model, tokenizer, rows: list[dict], recipe, staging: Path) -> list[float
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(rows),
-        data_collator=collator(tokenizer.pad_token_id),
+        data_collator=packer(common_prefix(rows)),
         processing_class=tokenizer,
     )
-    trainer.prefix = prefix
     trainer.model_accepts_loss_kwargs = True  # so that the loss of accumulated batches is divided once
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())

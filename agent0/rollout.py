@@ -7,7 +7,6 @@ python -m agent0.rollout rollback [--to RELEASE] [--list] [--dry-run]
 import argparse
 import contextlib
 import fcntl
-import json
 import os
 import re
 import signal
@@ -27,7 +26,7 @@ from agent0.settings import get_settings
 DEPLOYED, WITHDRAWN = "deployment_summary.json", "rollback_summary.json"
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOADED = re.compile(r"already (been )?loaded")
-_REFUSALS = re.compile(r"HTTP (400|409|413|422)\b")
+_REFUSALS = (400, 409, 413, 422)  # HTTP statuses by which a server refuses an adapter, not the caller
 
 
 # The server
@@ -230,7 +229,7 @@ def _refusals(name: str) -> Iterator[None]:
     try:
         yield
     except CouncilError as error:
-        if isinstance(error, ServerError) and _REFUSALS.search(str(error)):
+        if isinstance(error, ServerError) and error.status in _REFUSALS:
             error.exit_code = REFUSED
         if error.exit_code == REFUSED:
             ledger.append("refusal", release=name, reason=str(error))
@@ -239,13 +238,12 @@ def _refusals(name: str) -> Iterator[None]:
 
 def recover(client: CouncilClient) -> bool:
     """Withdraw the candidate of a deployment that was cut off (power, kill -9) before its verdict; say if one was."""
-    journal = _journal()
-    if not journal.exists():
+    left = adapters.interrupted()
+    if left is None:
         return False
-    left = json.loads(journal.read_text(encoding="utf-8"))
     candidate, previous = (Release(adapters.adapters_folder() / left[key]) for key in ("candidate", "previous"))
     if adapters.promoted_at(candidate) >= left["started"]:  # it was cut off after its verdict
-        journal.unlink()
+        _journal().unlink()
         return False
     trial = Trial(client, candidate, previous, started=left["started"])
     trial.withdraw(Verdict(False, "the deployment was cut off before its verdict"))
@@ -313,7 +311,7 @@ def _answers(client: CouncilClient) -> bool:
     try:
         client.health()
     except ServerError as error:
-        if "no answer" in str(error):
+        if error.status is None:
             log.warning("warning: the server is down: %s", error)
             return False
     except ValueError:

@@ -25,6 +25,7 @@ from agent0.settings import Settings, get_settings
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps of 5e-5
+SMALL_POOL_STEPS = 200  # optimiser steps that a small pool gets at least, within 12 epochs
 MAX_TOKENS = 512  # an example longer than this is refused: the loop trains short worked answers
 
 
@@ -46,14 +47,14 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
     """Return the recipe for a pool of that many examples.
 
     The seed's values (5e-5, 4 x 8, 3 epochs, attention) make 3 * examples / 32 steps: on a night's 300 examples, 28
-    steps that leave the model where it was. Small pools get smaller batches, a higher rate, all linear layers (as in
-    QLoRA, arXiv:2305.14314) and more passes.
+    steps that leave the model where it was. A small pool gets a step for each batch, a higher rate, all linear layers
+    (as in QLoRA, arXiv:2305.14314), and more passes where it is very small.
     """
     seed = {name: getattr(settings, name) for name in Recipe.__dataclass_fields__ if hasattr(settings, name)}
     if examples >= SMALL_POOL:
         return Recipe(**seed)
-    epochs = min(12, max(4, round(2400 / examples)))
-    wanted = {"batch_size": 8, "gradient_accumulation": 1, "learning_rate": 1e-3, "num_epochs": epochs}
+    epochs = min(12, max(settings.num_epochs, round(SMALL_POOL_STEPS * settings.batch_size / examples)))
+    wanted = {"gradient_accumulation": 1, "learning_rate": 1e-3, "num_epochs": epochs}
     adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
     changes = [f"{name.upper()} {seed[name]:g} -> {value:g}" for name, value in adapted.items() if value != seed[name]]
     changes.append("target modules attention -> all linear layers")
@@ -100,11 +101,7 @@ def encode(tokenizer, example: TrainingExample) -> dict[str, list[int]]:
     answer_ids = tokenizer(example.output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     if len(prompt_ids) + len(answer_ids) > MAX_TOKENS:
         raise CouncilError(f"example {example.id} is longer than {MAX_TOKENS} tokens; shorten or remove it")
-    return {
-        "input_ids": prompt_ids + answer_ids,
-        "labels": [-100] * len(prompt_ids) + answer_ids,
-        "length": len(prompt_ids) + len(answer_ids),
-    }
+    return {"input_ids": prompt_ids + answer_ids, "labels": [-100] * len(prompt_ids) + answer_ids}
 
 
 def train(pool: list[TrainingExample], recipe: Recipe, staging: Path) -> dict:

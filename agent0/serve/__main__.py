@@ -36,12 +36,15 @@ def listen() -> socket.socket:
 
 
 def serve_current(engine: Engine) -> None:
-    """Load what loras/current points to and let it answer. Raises CouncilError where it is not fit to serve."""
+    """Load what loras/current points to and let it answer. Raises CouncilError where it is not fit to serve.
+
+    Where a deployment was cut off before its verdict, what served before it answers.
+    """
     current = get_settings().loras / "current"
     if not os.path.lexists(current):
         return
     try:
-        release = adapters.validate(current)
+        release = adapters.validate((adapters.interrupted() or {}).get("previous", current))
         if release.is_base:
             return
         engine.load(release.name, release.path)

@@ -8,14 +8,23 @@ import torch
 from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from tiny_council import SIZES, make_engine, make_model, make_tokenizer, save_base
-from transformers import GPT2Config, LlamaConfig, MistralConfig, Qwen2Config, Qwen3Config
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPT2Config,
+    LlamaConfig,
+    MistralConfig,
+    Qwen2Config,
+    Qwen3Config,
+)
 
 from agent0.command import CouncilError
+from agent0.models import base_model_path
 from agent0.serve.decoder import Decoder, Span
 from agent0.serve.engine import QueueFull, UnknownAdapter
 from agent0.serve.lora import read_lora
 from agent0.serve.sampling import Sampling, choose
-from agent0.serve.text import Transcript
+from agent0.serve.text import Prompter, Transcript
 from agent0.settings import get_settings
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
@@ -373,6 +382,31 @@ def test_a_control_token_in_a_question_stays_text(engine):
     prompt = engine.prompter.encode([{"role": "user", "content": asked}])
     plain = engine.prompter.encode([{"role": "user", "content": "Hi"}])
     assert [sum(token in (256, 257) for token in tokens) for tokens in (prompt, plain)] == [3, 3]
+
+
+@pytest.mark.model
+def test_the_embedded_model_equals_transformers_and_int8_stays_close(tmp_path):
+    """Once with the real weights and a random LoRA; a few seconds."""
+    try:
+        source = base_model_path()
+    except CouncilError as error:
+        pytest.skip(str(error))
+    model = AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    prompt = Prompter(AutoTokenizer.from_pretrained(source)).encode(
+        [{"role": "user", "content": "What is 15% of 240?"}]
+    )
+    exact, coarse = Decoder(model, "float32"), Decoder(model, "int8")
+    peft = make_lora(model, tmp_path)
+    lora = read_lora(tmp_path, exact)
+    tokens = generate(peft, prompt, 24).tolist()
+    with torch.no_grad():
+        expected = peft(torch.tensor([tokens])).logits[0]
+    logits, places = stepwise(exact, tokens, lora)
+    assert torch.allclose(logits, expected[places], atol=1e-3)
+    close, sure = (x.log_softmax(-1) for x in (stepwise(coarse, tokens, lora)[0], logits))
+    best = sure.argmax(-1)
+    assert (close.argmax(-1) == best).float().mean() >= 0.85
+    assert (close.gather(1, best[:, None]) - sure.gather(1, best[:, None])).abs().mean() < 0.15
 
 
 def test_a_model_without_chat_template_is_refused(tmp_path, monkeypatch, engine):

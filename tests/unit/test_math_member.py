@@ -59,7 +59,7 @@ def test_every_step_of_every_example_is_true_and_plain():
             links += check_steps(solution.output)
             assert solution.output.isascii() and solution.output.endswith(f"The answer is {solution.result}.")
             assert len(solution.output) < 260
-    assert links > 1000
+    assert links > 900
 
 
 def test_the_rewrite_carries_its_proof():
@@ -70,9 +70,7 @@ def test_the_rewrite_carries_its_proof():
         "36",
         "math:percentage",
     )
-    assert (
-        rewrite.output == "10% of 240 is 24. 5% is 24 / 2 = 12. 24 + 12 = 36. The answer is 36."
-    )
+    assert rewrite.output == "10% of 240 is 24. 15% is 1.5 * 24 = 36. The answer is 36."
     assert len(rewrite.reasoning.split()) > 5
     assert MathMember().propose("Why is the sky blue?", "It is not.") is None
 

@@ -41,16 +41,17 @@ def gradients(model) -> dict[str, torch.Tensor]:
 
 
 def plain_loss(model, rows: list[dict]) -> torch.Tensor:
-    """Full logits, full rows, no shared prefix: what transformers does by itself."""
-    batch = qlora.collator(pad=0)(rows)
-    return model(**batch).loss
+    """Rows padded on the right, full logits: what transformers does by itself."""
+    width = max(row["length"] for row in rows)
+    ids = torch.tensor([row["input_ids"] + [0] * (width - row["length"]) for row in rows])
+    labels = torch.tensor([row["labels"] + [-100] * (width - row["length"]) for row in rows])
+    mask = torch.tensor([[1] * row["length"] + [0] * (width - row["length"]) for row in rows])
+    return model(input_ids=ids, attention_mask=mask, labels=labels).loss
 
 
-def our_loss(model, rows: list[dict]) -> torch.Tensor:
-    prefix = qlora.common_prefix(rows)
-    batch = qlora.collator(pad=0)([qlora.without_prefix(row, len(prefix)) for row in rows])
-    trainer = SimpleNamespace(prefix=prefix, accelerator=SimpleNamespace(unwrap_model=lambda m: m))
-    trainer._hidden = qlora.AnswerTrainer._hidden.__get__(trainer)
+def our_loss(model, rows: list[dict], prefix: list[int] | None = None) -> torch.Tensor:
+    batch = qlora.packer(qlora.common_prefix(rows) if prefix is None else prefix)(rows)
+    trainer = SimpleNamespace(accelerator=SimpleNamespace(unwrap_model=lambda m: m))
     return qlora.AnswerTrainer.compute_loss(trainer, model, batch)
 
 
@@ -77,9 +78,9 @@ def test_the_prefix_is_shared_by_all_and_leaves_each_row_a_prompt_token():
     assert len(qlora.common_prefix(identical)) == rows[0]["labels"].count(-100) - 1
 
 
-def test_padding_changes_nothing():
+def test_no_row_sees_another():
     model = tiny_model()
     rows = random_rows(4)
-    alone = sum(our_loss(model, [row]).item() * sum(label != -100 for label in row["labels"]) for row in rows)
-    together = our_loss(model, rows).item() * sum(label != -100 for row in rows for label in row["labels"])
-    assert together == pytest.approx(alone, rel=1e-4)
+    labels = [sum(label != -100 for label in row["labels"]) for row in rows]
+    alone = [our_loss(model, [row], PROMPT).item() * count for row, count in zip(rows, labels, strict=True)]
+    assert our_loss(model, rows).item() * sum(labels) == pytest.approx(sum(alone), rel=1e-4)

@@ -187,11 +187,14 @@ def test_health_and_metrics_answer_while_the_engine_works(council, monkeypatch):
 @pytest.mark.parametrize("stream", [True, False])
 def test_a_client_that_hangs_up_frees_its_slot(council, monkeypatch, stream):
     slow(council, monkeypatch)
+    jobs, submit = [], council.engine.submit
+    monkeypatch.setattr(council.engine, "submit", lambda *a, **k: jobs.append(submit(*a, **k)) or jobs[-1])
     with contextlib.suppress(httpx.TimeoutException), httpx.Client(timeout=0.5) as client:
         body = {**ASK, "max_tokens": 180, "stream": stream}
         with client.stream("POST", council.url + "/v1/chat/completions", json=body) as response:
             next(response.iter_lines())
     wait_for(lambda: not council.engine._active)
+    assert jobs[0].cancelled and len(jobs[0].tokens) < jobs[0].max_tokens
     assert len(council.memory.meta) == 0
 
 

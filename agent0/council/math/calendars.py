@@ -135,16 +135,12 @@ def ends_at(_event: str, start: Clock, length: Fraction) -> Answer:
         return None
     hours, rest = divmod(int(length), 60)
     at, clauses = start[0], []
-    if hours:
-        clauses.append(f"{int(length)} = {hours * 60} + {rest}")
-        clauses.append(f"{_show_time(at, start[1])} + {hours * 60} minutes = {_show_time(at + hours * 60, start[1])}")
-        at += hours * 60
-    if rest:
-        clauses.append(add(Fraction(at % 60), Fraction(rest))[0])
-        if at % 60 + rest >= 60:
-            clauses.append(f"{at % 60 + rest} - 60 = {at % 60 + rest - 60}, one hour more")
+    for count, size, name in ((hours, 60, "h"), (rest, 1, "min")):
+        if count:
+            before, at = at, at + count * size
+            clauses.append(f"{_show_time(before, start[1])} + {count} {name} = {_show_time(at, start[1])}")
     why = "First add the whole hours, then the minutes that are left; 60 minutes make an hour."
-    return f"{'. '.join(clauses)}.", _show_time(at + rest, start[1]), why
+    return f"{'. '.join(clauses)}.", _show_time(at, start[1]), why
 
 
 @rule("time", rf"{_EVENT} <n> hours?\. {_END}")
@@ -166,11 +162,13 @@ def minutes_between(start: Clock, end: Clock) -> Answer:
     if start[1] != end[1] or start[0] >= end[0]:
         return None
     value = end[0] - start[0]
-    why = "Count the minutes to the next full hour, then the full hours, then the minutes after."
+    why = "Count the full hours first, then the minutes that are left."
     if start[0] // 60 == end[0] // 60:
         step, _ = subtract(Fraction(end[0] % 60), Fraction(start[0] % 60))
         return f"{step}.", f"{value} minutes", why
-    stops = sorted({start[0], -(-start[0] // 60) * 60, end[0] // 60 * 60, end[0]})
+    stops = sorted({start[0], start[0] + value // 60 * 60, end[0]})
+    if value < 60:
+        stops = sorted({start[0], end[0] // 60 * 60, end[0]})
     legs = list(pairwise(stops))
     clauses = [f"{_show_time(a, start[1])} to {_show_time(b, start[1])} is {b - a}" for a, b in legs]
     if len(legs) > 1:

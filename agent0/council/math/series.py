@@ -34,23 +34,22 @@ def _gap(a: Fraction, b: Fraction) -> str:
 
 
 def _arithmetic(terms: list[Fraction], step: Fraction) -> Answer:
-    gaps = f"{_gap(*terms[:2])}, {_gap(*terms[1:3])}: the same"
+    gaps = f"{_gap(*terms[:2])}. {_gap(*terms[1:3])}"
     chain, value = add(terms[-1], step) if step > 0 else subtract(terms[-1], -step)
-    verb = "Add" if step > 0 else "Subtract"
-    return f"{gaps}. {verb} {show(abs(step))}: {chain}.", show(value), "Each number differs from the one before alike."
+    return f"{gaps}. {chain}.", show(value), "Each number differs from the one before alike."
 
 
 def _geometric(terms: list[Fraction], ratio: Fraction) -> Answer:
-    gaps = f"{_gap(*terms[:2])}, {_gap(*terms[1:3])}: not the same"
+    gaps = f"{_gap(*terms[:2])}. {_gap(*terms[1:3])}"
     if ratio > 1 and min(terms) > 0:
         chain, value = multiply(terms[-1], ratio)
-        found = f"{show(terms[1])} / {show(terms[0])} = {show(ratio)}. Multiply by {show(ratio)}"
+        found = f"{show(terms[1])} / {show(terms[0])} = {show(ratio)}"
     elif 0 < ratio < 1 and min(terms) > 0:
         chain, value = divide(terms[-1], 1 / ratio)
-        found = f"{show(terms[0])} / {show(terms[1])} = {show(1 / ratio)}. Divide by {show(1 / ratio)}"
+        found = f"{show(terms[0])} / {show(terms[1])} = {show(1 / ratio)}"
     else:
         return None
-    return f"{gaps}. {found}: {chain}.", show(value), "Each number is the one before times the same factor."
+    return f"{gaps}. {found}. {chain}.", show(value), "Each number is the one before times the same factor."
 
 
 def _sum_clauses(values: list[Fraction]) -> tuple[list[str], Fraction]:

@@ -1,4 +1,4 @@
-"""Arithmetic written out in steps that a small model can learn: sums at once, products and quotients by place.
+"""Arithmetic written out in short steps that a small model can learn: what has few places at once, the rest by place.
 
 Each function returns (steps, value), steps being one chain "a op b = … = value" without a full stop.
 """
@@ -76,15 +76,17 @@ def total(values: list[Fraction]) -> str:
 
 
 def multiply(a: Fraction, b: Fraction) -> Step:
-    """47 * 6 = 40 * 6 + 7 * 6 = 240 + 42 = 282; of two factors with several places the one with fewer is split."""
+    """47 * 6 = 282; 147 * 6 = 100 * 6 + 40 * 6 + 7 * 6 = 600 + 240 + 42 = 882; 13 * 12 = 13 * 10 + 13 * 2 = 156."""
     plain, value = f"{show(a)} * {show(b)}", a * b
     if min(a, b) < 0 or _power_of_ten(a) or _power_of_ten(b):
         return _chain(plain, show(value)), value
     left, right = places(a), places(b)
+    if len(left) + len(right) <= 3:
+        return _chain(plain, show(value)), value
     if min(len(left), len(right)) > 1:
         left, right = ([a], right) if len(right) <= len(left) else (left, [b])
     pairs = [(x, y) for x in left for y in right]
-    if len(pairs) == 1 or len(pairs) > 6:
+    if len(pairs) > 6:
         return _chain(plain, show(value)), value
     products = [x * y for x, y in pairs]
     split = " + ".join(f"{show(x)} * {show(y)}" for x, y in pairs)
@@ -92,38 +94,33 @@ def multiply(a: Fraction, b: Fraction) -> Step:
 
 
 def divide(a: Fraction, b: Fraction) -> Step:
-    """282 / 6 = 240 / 6 + 42 / 6 = 40 + 7 = 47. Raises Unclear where the quotient has no short decimal form."""
+    """282 / 6 = 47; 882 / 6 = 600 / 6 + 240 / 6 + 42 / 6 = 100 + 40 + 7 = 147.
+
+    Raises Unclear where the quotient has no short decimal form.
+    """
     plain, value = f"{show(a)} / {show(b)}", a / b
-    if min(a, b) < 0 or _power_of_ten(b) or len(places(value)) == 1 or len(places(value)) > 4:
+    if min(a, b) < 0 or _power_of_ten(b) or len(places(value)) <= 2 or len(places(value)) > 4:
         return _chain(plain, show(value)), value
     split = " + ".join(f"{show(part * b)} / {show(b)}" for part in places(value))
     return _chain(plain, split, total(places(value))), value
 
 
 def percent(rate: Fraction, base: Fraction) -> Step:
-    """Clauses that find rate% of base by tenths: "10% of 720 is 72. 5% is 36. 72 + 36 = 108"."""
+    """Clauses that find rate% of base by tenths or hundredths: "10% of 720 is 72. 15% is 1.5 * 72 = 108"."""
     if rate.denominator != 1 or not 0 < rate < 100:
         top, value = multiply(base, rate), rate * base / 100
         return f"{top[0]}. {show(top[1])} / 100 = {show(value)}", value
-    tens, ones = divmod(int(rate), 10)
-    parts, clauses = [], []
     tenth, hundredth = base / 10, base / 100
-    if tens or ones == 5:
-        clauses.append(f"10% of {show(base)} is {show(tenth)}")
-    if tens > 1:
-        clauses.append(f"{tens}0% is {multiply(Fraction(tens), tenth)[0]}")
-    if tens:
-        parts.append(tens * tenth)
-    if ones == 5:
-        clauses.append(f"5% is {show(tenth)} / 2 = {show(tenth / 2)}")
-        parts.append(tenth / 2)
-    elif ones:
-        clauses.append(f"1% of {show(base)} is {show(hundredth)}")
-        clauses += [f"{ones}% is {multiply(Fraction(ones), hundredth)[0]}"] * (ones > 1)
-        parts.append(ones * hundredth)
-    if len(parts) == 2:
-        clauses.append(add(*parts)[0])
-    return ". ".join(clauses), sum(parts, Fraction(0))
+    if rate == 10:
+        return f"10% of {show(base)} is {show(tenth)}", tenth
+    if rate % 5 == 0:
+        factor, value = rate / 10, rate * base / 100
+        return (
+            f"10% of {show(base)} is {show(tenth)}. {show(rate)}% is {show(factor)} * {show(tenth)} = {show(value)}",
+            value,
+        )
+    step, value = multiply(rate, hundredth)
+    return f"1% of {show(base)} is {show(hundredth)}. {show(rate)}% is {step}", value
 
 
 def _power_of_ten(value: Fraction) -> bool:
