@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import torch
+
 from agent0.command import CouncilError, log
 from agent0.models import base_model_name, base_model_path
 from agent0.serve.decoder import Decoder, Sequence, Span
@@ -128,6 +130,7 @@ class Engine:
     def load(self, name: str, folder: Path) -> None:
         """Read an adapter beside what serves. Raises ValueError with the reason; then nothing has changed."""
         self._check_new(name)
+        torch.set_num_threads(1)  # of this thread: see _work
         lora = read_lora(folder, self.decoder)
         adapter = Adapter(name, lora, self._read_prefix(lora))
         with self._adapters_lock:
@@ -223,6 +226,12 @@ class Engine:
     # The worker.
 
     def _work(self) -> None:
+        """Generate until closed, on all cores.
+
+        No other thread may start an OpenMP team: with more threads than cores libgomp stops spinning between the
+        small steps of a token, which costs two thirds of the speed.
+        """
+        torch.set_num_threads(len(os.sched_getaffinity(0)))
         while self._admit():
             try:
                 self._step()
@@ -306,12 +315,11 @@ def load_engine() -> Engine:
 
     Raises CouncilError where the model cannot be read or is of a family that the embedded engine does not run.
     """
-    import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     started, source = time.monotonic(), base_model_path()
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(len(os.sched_getaffinity(0)))
+    torch.set_num_threads(1)  # the worker alone has a team of threads, see Engine._work
     try:
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
