@@ -13,13 +13,11 @@ from tqdm import tqdm
 from agent0.client import CouncilClient, ServerError
 from agent0.command import CouncilError, log
 from agent0.metrics import REQUEST_LATENCY, REQUEST_SUCCESSES, REQUESTS, USER
-from agent0.quality import answers_agree
+from agent0.quality import ANSWER_TOKENS, PROBES, answers_agree
 from agent0.records import Question, read_jsonl
-from agent0.settings import ROOT, Settings
+from agent0.settings import Settings
 
-PROBES = ROOT / "examples" / "probes.jsonl"
 MIN_PROBES = 20  # paired questions, and live requests, below which a rate says nothing
-MAX_TOKENS = 64  # length of a probe's answer
 HOPELESS = 0.001  # one-sided p at which "not worse than stable" is given up
 LATENCY_SLACK = 1.2  # two equal models' p95 over 20 answers differ by this much by chance
 LOG_SECONDS = 10
@@ -237,7 +235,7 @@ def _ask_pair(
     replies = {}
     for name in (stable, candidate) if turn % 2 == 0 else (candidate, stable):
         try:
-            replies[name] = client.ask(question.question, name, store=False, max_tokens=MAX_TOKENS)
+            replies[name] = client.ask(question.question, name, store=False, max_tokens=ANSWER_TOKENS)
         except ServerError as error:
             return None, f"{name} failed on probe {question.id}: {error}"
     if not replies[candidate].text.strip():

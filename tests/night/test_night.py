@@ -46,7 +46,7 @@ def asking(council):
 
 
 def test_a_night_harvests_trains_and_deploys(council, asking):
-    council.client.ask_many(day_questions(), max_tokens=64)
+    council.client.ask_many(day_questions(), max_tokens=56)
     done = council.run(str(ROOT / "cron" / "nightly_improvement.sh"), **SHORT_NIGHT)
     assert done.returncode in (DONE, ROLLED_BACK), done.stdout + done.stderr
     night = ledger.last("night")

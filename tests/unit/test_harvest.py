@@ -53,7 +53,7 @@ def test_a_flagged_failure_becomes_a_verified_example(memory):
     assert harvest.examples == [row]
     assert (row.instruction, row.answer_id, row.kind) == ("What is 15% of 260?", answer_id, "percentage")
     assert row.verified_by == "math:percentage" and row.votes is None
-    assert row.output.endswith("The answer is 39.")
+    assert row.output.endswith("= 39.")
     full_text = f"REASONING: {row.reasoning}\nANSWER: {row.output}"
     assert row.quality_score == assess_quality(row.instruction, "26", full_text)
     assert set(json.loads(harvest.file.read_text())) == set(TrainingExample.model_fields)

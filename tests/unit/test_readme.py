@@ -77,3 +77,24 @@ def test_python_commands_have_help(line):
     )
     assert done.returncode == 0, done.stderr
     assert "usage" in done.stdout.lower()
+
+
+def test_the_suite_runs_by_plain_python_and_prints_what_the_seed_prints(tmp_path):
+    done = subprocess.run(
+        [sys.executable, str(ROOT / "tests/phase3/test_self_improvement.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == [
+        "🧪 Phase 3 Self-Improvement Test Suite",
+        "✅ Harvester initialization test passed",
+        "✅ Quality assessment test passed (scores: 0.95, 0.95)",
+        "✅ Training data format test passed",
+        "✅ LoRA file validation test passed",
+        "✅ Deployment summary format test passed",
+        "✅ Regression detection test passed",
+        "🎉 All Phase 3 tests completed successfully!",
+    ]

@@ -27,6 +27,10 @@ class Solution:
 
     @property
     def output(self) -> str:
+        """The steps, ending in the result: the last number takes its unit, or a sentence says what the steps do not."""
+        head, equals, last = self.steps.removesuffix(".").rpartition(" = ")
+        if equals and re.fullmatch(rf"\$?{re.escape(last)}(?: [a-z ]+)?", self.result):
+            return f"{head} = {self.result}."
         return f"{self.steps} The answer is {self.result}."
 
 
