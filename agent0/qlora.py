@@ -125,13 +125,16 @@ class Progress(TrainerCallback):
         self.bar.close()
 
 
-def fit(model, tokenizer, rows: list[dict], recipe, staging: Path) -> list[float]:
-    """Train model in place on rows ({input_ids, labels}) and return the loss of each optimiser step."""
+def fit(model, tokenizer, rows: list[dict], recipe, scratch: Path) -> list[float]:
+    """Train model in place on rows ({input_ids, labels}) and return the loss of each optimiser step.
+
+    `scratch` is a folder that the trainer may write to; what it leaves there is of no use afterwards.
+    """
     from datasets import Dataset
 
     dtype = compute_dtype()
     arguments = TrainingArguments(
-        output_dir=str(staging / "checkpoints"),
+        output_dir=str(scratch),
         per_device_train_batch_size=recipe.batch_size,
         gradient_accumulation_steps=recipe.gradient_accumulation,
         learning_rate=recipe.learning_rate,
@@ -167,5 +170,5 @@ def fit(model, tokenizer, rows: list[dict], recipe, staging: Path) -> list[float
 def save(model, staging: Path, base_name: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors to staging, and nothing else."""
     model.peft_config["default"].base_model_name_or_path = base_name
-    model.save_pretrained(staging, safe_serialization=True)
+    model.save_pretrained(staging, safe_serialization=True, save_embedding_layers=False)
     (staging / "README.md").unlink(missing_ok=True)
