@@ -14,4 +14,5 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/cron/lib.sh"
 
 no_more "$@"
 begin training loras/.train.lock
-run "$PYTHON" -m agent0.train
+export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # threads that spin would take the cores from who answers meanwhile
+run nice "$PYTHON" -m agent0.train

@@ -15,9 +15,10 @@ from agent0.command import CouncilError, log
 from agent0.metrics import REQUEST_LATENCY, REQUEST_SUCCESSES, REQUESTS, USER
 from agent0.quality import ANSWER_TOKENS, PROBES, answers_agree
 from agent0.records import Question, read_jsonl
-from agent0.settings import Settings
+from agent0.settings import Settings, get_settings
 
 MIN_PROBES = 20  # paired questions, and live requests, below which a rate says nothing
+SLOW_PROBES = 10  # answers, all too slow, after which that is no chance (1 in 1000 were it even)
 HOPELESS = 0.001  # one-sided p at which "not worse than stable" is given up
 LATENCY_SLACK = 1.2  # two equal models' p95 over 20 answers differ by this much by chance
 LOG_SECONDS = 10
@@ -113,7 +114,7 @@ def verdict(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     better = sum(p.candidate_right - p.stable_right for p in pairs) / len(pairs) if pairs else None
     if evidence.failure:
         return Verdict(False, evidence.failure, better)
-    if given_up := hopeless(pairs):
+    if given_up := hopeless(pairs) or too_slow(evidence.pairs, thresholds):
         return Verdict(False, given_up, better)
     if len(pairs) < MIN_PROBES:
         return Verdict(False, f"no evidence: {len(pairs)} paired questions, {MIN_PROBES} needed", better)
@@ -171,6 +172,14 @@ def hopeless(pairs: Sequence[Pair]) -> str | None:
     return f"worse than stable on {worse} of {differ} questions where they differ (p={chance:.1g})"
 
 
+def too_slow(pairs: Sequence[Pair], thresholds: Thresholds) -> str | None:
+    """Why further timing cannot help, or None: each answer took longer than the threshold and all of stable's."""
+    limit = max([thresholds.latency_ms, *(pair.stable_ms for pair in pairs)])
+    if len(pairs) < SLOW_PROBES or any(pair.candidate_ms <= limit for pair in pairs):
+        return None
+    return f"each of {len(pairs)} answers took over {limit:.0f} ms"
+
+
 def distinct(pairs: Sequence[Pair]) -> list[Pair]:
     """The first pair of each question."""
     return list({pair.question: pair for pair in reversed(pairs)}.values())[::-1]
@@ -223,7 +232,7 @@ def probe(
             if failure:
                 return failure
             pairs.append(pair)
-            if stopped() or hopeless(pairs):
+            if stopped() or hopeless(pairs) or too_slow(pairs, Thresholds.of(get_settings())):
                 return None
     return None
 

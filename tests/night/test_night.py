@@ -17,7 +17,7 @@ from tests.night.planted import plant_bad, plant_slow
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
 KINDS = ("speed", "fraction")
-SHORT_NIGHT = {"HARVEST_WINDOW": "today", "MONITOR_DURATION": "2", "NUM_EPOCHS": "6"}
+SHORT_NIGHT = {"HARVEST_WINDOW": "today", "MONITOR_DURATION": "2", "NUM_EPOCHS": "5"}
 
 
 def day_questions() -> list[str]:
@@ -33,7 +33,8 @@ def asking(council):
     def ask() -> None:
         while not stop.is_set():
             try:
-                council.client.ask("What is 3/4 of 48?", max_tokens=24)
+                council.client.ask("What is 3/4 of 48?", max_tokens=16)
+                stop.wait(0.5)
             except Exception as error:
                 failed.append(error)
 
@@ -45,7 +46,7 @@ def asking(council):
     assert not failed, f"{len(failed)} requests failed, the first with {failed[0]}"
 
 
-def test_a_night_harvests_trains_and_deploys(council, asking):
+def test_a_night_harvests_trains_and_deploys(council):
     council.client.ask_many(day_questions(), max_tokens=56)
     done = council.run(str(ROOT / "cron" / "nightly_improvement.sh"), **SHORT_NIGHT)
     assert done.returncode in (DONE, ROLLED_BACK), done.stdout + done.stderr
