@@ -15,6 +15,7 @@ from agent0 import adapters, evidence, ledger, rollout
 from agent0.adapter_checks import WEIGHTS
 from agent0.command import DONE, FAILED, LOCKED, NOTHING_TO_DO, REFUSED, ROLLED_BACK, CouncilError
 from agent0.evidence import Evidence, Live, Pair, Thresholds, verdict
+from agent0.quality import ANSWER_TOKENS
 from agent0.records import write_json
 from agent0.settings import ROOT, get_settings
 
@@ -84,7 +85,7 @@ def test_probes_are_paired_and_stay_out_of_memory(server):
     rollout.deploy(release.name)
     asked = {name: [b["messages"][0]["content"] for b in server.asked if b["model"] == name] for name in server.loaded}
     assert asked["base"] == asked[release.name]
-    assert all(body["store"] is False and body["max_tokens"] == 64 for body in server.asked)
+    assert all(body["store"] is False and body["max_tokens"] == ANSWER_TOKENS for body in server.asked)
     firsts = [body["model"] for body in server.asked[::2]]
     assert set(firsts[:2]) == {"base", release.name}
 
@@ -649,3 +650,12 @@ def test_quantiles_of_buckets_are_prometheus_own():
     assert evidence.bucket_quantile([(0.1, 0), (float("inf"), 5)], 0.95) == 0.1
     assert evidence.bucket_quantile([(0.1, 0), (float("inf"), 0)], 0.95) is None
     assert evidence.bucket_quantile([], 0.95) is None
+
+
+def test_a_candidate_that_is_too_slow_on_each_of_ten_answers_is_given_up():
+    limits = Thresholds(0.85, 1000)
+    slow = verdict(Evidence(pairs(1, 1, count=10, candidate_ms=1001)), limits)
+    assert not slow.promoted and "each of 10 answers took over 1000 ms" in slow.reason
+    assert "no evidence" in verdict(Evidence(pairs(1, 1, count=9, candidate_ms=1001)), limits).reason
+    as_slow_as_stable = Evidence(pairs(1, 1, stable_ms=1500, candidate_ms=1400))
+    assert verdict(as_slow_as_stable, limits).promoted
