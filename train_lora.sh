@@ -14,5 +14,4 @@ source "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/cron/lib.sh"
 
 no_more "$@"
 begin training loras/.train.lock
-export OMP_WAIT_POLICY=${OMP_WAIT_POLICY:-passive} # threads that spin would take the cores from who answers meanwhile
 run nice "$PYTHON" -m agent0.train
