@@ -25,7 +25,7 @@ from agent0.settings import Settings, get_settings
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps of 5e-5
-SMALL_POOL_STEPS = 160  # optimiser steps at which the loss of a small pool has settled; 2 to 12 epochs
+SMALL_POOL_STEPS = 250  # optimiser steps at which the loss of a small pool has settled; 2 to 12 epochs
 MAX_TOKENS = 512  # an example longer than this is refused: the loop trains short worked answers
 
 

@@ -82,7 +82,7 @@ def print_result(before: list, after: list, code: int, seconds: dict[str, float]
     gain = success_rate(after) - success_rate(before)
     print("\nHeld-out questions that were never asked by day, answered right:\n")
     print(table({"before": before, "after": after}))
-    print(f"\n{gain:+.1%} points; the night ended with exit code {code} ({night.get('outcome', 'unknown')})\n")
+    print(f"\n{100 * gain:+.1f} points; the night ended with exit code {code} ({night.get('outcome', 'unknown')})\n")
     for stage, value in {**seconds, **{f"  {k}": v for k, v in night.get("stages", {}).items()}}.items():
         print(f"  {stage:<28} {value:6.0f} s")
     print(
