@@ -25,7 +25,6 @@ from agent0.records import sync_folder, write_json
 from agent0.settings import get_settings
 
 BASE = "base"
-JOURNAL = ".deploying.json"  # says that a deployment is under way; what is left of it, that one was cut off
 JOURNAL = ".deploying.json"  # the deployment under way: {candidate, previous, started}
 KINDS = ("backup", "rollback", "failed")  # links with a time in their name
 STALE_SECONDS = 6 * 3600  # a staging folder untouched for longer was left behind by a crash

@@ -9,9 +9,11 @@ import argparse
 from collections import defaultdict
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from agent0.client import CouncilClient
 from agent0.command import DONE, USAGE, CouncilError, run_command
+from agent0.evidence import p95
 from agent0.quality import ANSWER_TOKENS, HELD_OUT, answers_agree
 from agent0.records import Question, read_jsonl
 
@@ -66,12 +68,6 @@ def by_kind(outcomes: list[Outcome]) -> dict[str, list[Outcome]]:
     return dict(sorted(kinds.items()))
 
 
-def percentile(values: list[float], share: float) -> float:
-    """Return the smallest value that at least `share` of the values do not exceed."""
-    ranked = sorted(values)
-    return ranked[min(len(ranked) - 1, int(share * len(ranked)))]
-
-
 def table(columns: dict[str, list[Outcome]]) -> str:
     """Return a text table: a row a kind, a column a measurement, shares of correct answers in percent."""
     grouped = {name: by_kind(outcomes) for name, outcomes in columns.items()}
@@ -101,8 +97,8 @@ def main() -> int:
             print(f"{mark} {outcome.question.question!r} [{outcome.question.answer}] {outcome.response!r}")
     seconds = [outcome.seconds for outcome in outcomes]
     print(table({"correct": outcomes}))
-    p50, p95 = percentile(seconds, 0.5) * 1000, percentile(seconds, 0.95) * 1000
-    print(f"latency with {arguments.clients} client(s): p50 {p50:.0f} ms, p95 {p95:.0f} ms")
+    middle, slow = median(seconds) * 1000, p95(seconds) * 1000
+    print(f"latency with {arguments.clients} client(s): p50 {middle:.0f} ms, p95 {slow:.0f} ms")
     return DONE
 
 
