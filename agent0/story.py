@@ -68,6 +68,8 @@ def describe(event: dict) -> str:
         case "training":
             examples = f"{say('examples')} examples ({say('new_examples')} new)"
             return f"Training: {say('release')} on {examples}, loss {say('loss', '.3f')}, {say('seconds', '.0f')} s"
+        case "gate":
+            return f"Gate: {say('release')} against {say('serving')}: {say('end')}; {say('reason')}"
         case "deployment":
             gain = say("improvement", "+.1f", 100)
             return f"Deployment: {say('release')} in place of {say('previous')}, success {gain} points"

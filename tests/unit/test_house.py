@@ -10,11 +10,23 @@ import pytest
 from agent0.settings import ROOT
 
 FLOORS = [
-    {"command", "settings", "records", "values"},
-    {"faiss_memory", "quality", "models", "metrics", "ledger", "notify", "client", "story", "adapter_checks", "qlora"},
+    {"command", "settings", "records", "values", "data_parallel"},
+    {
+        "faiss_memory",
+        "quality",
+        "models",
+        "metrics",
+        "ledger",
+        "notify",
+        "client",
+        "story",
+        "adapter_checks",
+        "qlora",
+        "data_parallel",
+    },
     {"council", "adapters"},
     {"train", "evaluate", "evidence", "rollout", "serve"},
-    {"harvest_failures", "night"},
+    {"harvest_failures", "gate", "night"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
