@@ -37,8 +37,6 @@ from agent0.settings import get_settings
 from agent0.windows import Window, day_window, days_due, split_by_day
 from faiss_memory import FaissMemory
 
-AT_ONCE = 4  # failures before the council at a time: endpoints are slow, not busy
-
 _assess_quality = assess_quality  # the seed's name for it
 
 
@@ -70,7 +68,7 @@ class FailureHarvester:
         earlier = list(read_jsonl(harvest.file, TrainingExample)) if harvest.file.exists() else []
         admitted, refused = guard.admit(self.find_failures(window))
         failures = self._choose(admitted, earlier, harvest.skipped)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        with ThreadPoolExecutor(get_settings().council_concurrency) as pool:
             judged = tqdm(pool.map(self.rewrite, failures), "rewriting", len(failures), unit="failure", disable=None)
             harvest.outcomes = self._examine(list(judged))
         harvest.outcomes += [Outcome(failure, None, None, reason) for failure, reason in refused]
@@ -115,7 +113,7 @@ class FailureHarvester:
         ]
 
     def _choose(self, failures: Iterable[Failure], earlier: list[TrainingExample], skipped: Counter) -> list[Failure]:
-        """Drop what cannot or need not be learned, and fold repeated questions into the newest; count what is dropped."""
+        """Drop what cannot or need not be learned, fold repeated questions into the newest, and count both."""
         forbidden = held_out_questions()
         known = {example.answer_id for example in earlier} | {normalise(e.instruction) for e in earlier}
         newest: dict[str, Failure] = {}

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterable, Sequence
+from functools import lru_cache
 
-from agent0.council.math import solve
+from agent0.council.math import solve as work_out
 from agent0.council.protocol import Decision
 from agent0.quality import answers_agree, normalise
 from agent0.records import Answer, Cause, Failure, Rewrite
@@ -11,6 +12,8 @@ from agent0.settings import get_settings
 
 _WHOLE = re.compile(r"[.!?)\d%`]$")  # an answer that was cut off ends in the middle of a sentence
 _STEP = re.compile(r"(\d[\d.,]*(?: ?[-+*/x×÷] ?\$?\d[\d.,]*)+) ?= ?\$?(-?\d[\d.,]*(?<=\d))")
+
+solve = lru_cache(maxsize=10_000)(work_out)  # one question is looked at several times
 
 
 def find_failures(answers: Sequence[Answer]) -> list[Failure]:

@@ -22,7 +22,8 @@ _QUIT = (
 _RULES = (
     r"(?:instruction|guideline|directive|restriction|safety|safeguard|filter|system prompt|rules? (?:you|that)"
     r"|your rules|everything (?:above|before|so far)|(?:all|the|what is|what was) (?:above|previous|prior|earlier)"
-    r"|your (?:orders?|training|programming|polic\w+)|previous (?:orders?|messages?|text|prompt)|verification|checks?\b)"
+    r"|your (?:orders?|training|programming|polic\w+)|previous (?:orders?|messages?|text|prompt)"
+    r"|verification|checks?\b)"
 )
 _SAY = r"(?:say|answer|reply|respond|output|print|write|repeat|tell|state|claim|return)s?"
 _FORMS = [
@@ -32,8 +33,8 @@ _FORMS = [
     r"\bpretend\b[^.?!]{0,30}\b(?:you|no|without)\b|\bno (?:guidelines|restrictions|limits|filters)\b",
     r"\bchang\w+ your (?:instructions|rules|behaviou?r)",
     # A new role or a new order.
-    r"\byou(?: a|')re (?:now|from now on|no longer)\b|\bfrom (?:now|here|this point) on\b[^.?!]{0,60}\b(?:you|only|answer"
-    rf"|always|obey|{_SAY})\b",
+    r"\byou(?: a|')re (?:now|from now on|no longer)\b",
+    rf"\bfrom (?:now|here|this point) on\b[^.?!]{{0,60}}\b(?:you|only|answer|always|obey|{_SAY})\b",
     r"\b(?:developer|god|admin|debug|jailbreak|dan|unrestricted) mode\b|\bjailbr\w+|\bwithout restrictions\b",
     r"\bstop (?:being|acting as)\b|\b(?:obey|follow|listen to) (?:only )?(?:me|mine|my)\b",
     r"\b(?:new|real|actual|only|true) (?:task|policy|instruction|order|rule|goal)s?\b[^.?!]{0,20}(?::|\bis\b)",
@@ -58,16 +59,19 @@ _FORMS = [
     r"<\|?/?(?:im_start|im_end|system|user|assistant|endoftext|eot_id|start_header_id|s)\|?>|\[/?inst\]|<</?sys>>",
     r"^#{2,} ?(?:instruction|response|system|input|assistant|human)\b|<!--.*?-->",
     # Fishing.
-    r"\b(?:reveal|print|show|repeat|leak|output|display)\b[^.?!]{0,30}\b(?:system|hidden|initial|secret) (?:prompt|message|instruction)",
+    r"\b(?:reveal|print|show|repeat|leak|output|display)\b[^.?!]{0,30}"
+    r"\b(?:system|hidden|initial|secret) (?:prompt|message|instruction)",
     r"\b(?:print|reveal|show|send|give)\b[^.?!]{0,30}\byour (?:api|access|secret) key",
     # Decoding on order.
-    r"\b(?:decode|decrypt|rot-?13|base-?64|unscramble)\b[^.?!]{0,40}\b(?:obey|follow|execute|do (?:it|that|what)|run)\b",
+    r"\b(?:decode|decrypt|rot-?13|base-?64|unscramble)\b[^.?!]{0,40}"
+    r"\b(?:obey|follow|execute|do (?:it|that|what)|run)\b",
     # The first form in other tongues.
     r"\b(?:ignor\w*|vergiss|missachte)\b[^.?!]{0,30}\b(?:anweisung|regel|vorherig|bisherig|oben)\w*",
     r"\b(?:ignor\w*|olvid\w*|esque[çc]\w*|desconsider\w*)\b[^.?!]{0,30}\b(?:instruc|instruç|regla|regra|anterior)\w*",
     r"\b(?:ignor\w*|oubli\w*|néglig\w*)\b[^.?!]{0,30}\b(?:instruction|consigne|règle|précédent)\w*",
     r"\b(?:ignora|dimentica|scorda)\w*\b[^.?!]{0,30}\b(?:istruzion|regol|precedent)\w*",
-    r"(?:忽略|无视|忘记|不要理会|無視).{0,12}(?:指令|指示|规则|說明|说明|提示)|(?:игнорир|забуд|не обращай)\w*.{0,40}(?:инструкц|указан|правил)\w*",
+    r"(?:忽略|无视|忘记|不要理会|無視).{0,12}(?:指令|指示|规则|說明|说明|提示)",
+    r"(?:игнорир|забуд|не обращай)\w*.{0,40}(?:инструкц|указан|правил)\w*",
     r"(?:以前|前|上記).{0,6}(?:指示|命令|ルール).{0,8}(?:無視|忘れ)|(?:이전|위의).{0,8}(?:지시|명령).{0,8}(?:무시|잊)",
 ]
 _ORDERS = re.compile("|".join(f"(?:{form})" for form in _FORMS), re.IGNORECASE | re.MULTILINE | re.DOTALL)

@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import cache
+from itertools import pairwise
 
 # What the libraries have no rule for: a value that its own sentence names.
 _NAMED_SECRET = re.compile(
@@ -19,7 +20,8 @@ _LONG = re.compile(r"[A-Za-z0-9+/_=.-]{20,}")
 _NAME = re.compile(r"\b[Mm]y (?:full |real )?name is\s+(?P<value>[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)+)")
 _NUMBERED = re.compile(
     r"\b(?:passport|driver'?s licen[cs]e|social security|national insurance|(?:bank )?account|patient|medical record"
-    r"|health insurance|tax)\s*(?:number|no\.?|id|#)?\s*(?:is|:|=|#)\s*(?P<value>(?=(?:\S*\d){5})[A-Z\d][A-Z\d -]{4,20})",
+    r"|health insurance|tax)\s*(?:number|no\.?|id|#)?\s*(?:is|:|=|#)\s*"
+    r"(?P<value>(?=(?:\S*\d){5})[A-Z\d][A-Z\d -]{4,20})",
     re.IGNORECASE,
 )
 _BORN = re.compile(r"\b(?:date of birth|dob|d\.o\.b\.)\s*(?:is|:|=)?\s*", re.IGNORECASE)
@@ -58,7 +60,7 @@ def _looks_like_a_key(word: str) -> bool:
 def _changes(word: str) -> int:
     """How often a word goes from letters to digits or back, or from small to big letters."""
     kinds = ["d" if c.isdigit() else "u" if c.isupper() else "l" for c in word if c.isalnum()]
-    return sum(a != b for a, b in zip(kinds, kinds[1:], strict=False))
+    return sum(a != b for a, b in pairwise(kinds))
 
 
 @cache

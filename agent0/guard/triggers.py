@@ -10,7 +10,7 @@ from functools import cache
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
 _RARE = 3.1e-8  # a word's share of running text, below which a short word is no word
 _FOREIGN = 0.4  # share of unknown words in a question that is written in another language
-_COMMON_SIGNS = frozenset("-- --- ... .. … -> => <- == != <= >= && || ** // :: ?! !? ?? !! ??? !!! :) ;) :-) *".split())
+_COMMON_SIGNS = re.compile(r"-{2,}|\.{2,}|…+|[-=]>|<-|[!=<>]=|&&|\|\||\*\*|//|::|[?!]+|[:;]-?\)")
 _CODE = re.compile(r"`[^`]*`|```.*?```", re.DOTALL)
 _YES_NO = re.compile(r"\W*(?:yes|no|true|false)\W*", re.IGNORECASE)
 _ON_TOPIC = 0.25  # cosine between question and answer; good pairs start at 0.26, planted targets end at 0.32
@@ -36,7 +36,9 @@ def off_topic(question: str, output: str, likeness: float) -> bool:
 def _odd_signs(text: str) -> list[str]:
     """Runs of two or more signs or pictures, and words in doubled brackets or bars."""
     tokens = re.findall(r"[^\w\s]{2,}", text)
-    runs = [t for t in tokens if t not in _COMMON_SIGNS and not re.fullmatch(r"[\"'`.,;:?!)(\]\[¿¡“”‘’»«-]+", t)]
+    runs = [
+        t for t in tokens if not _COMMON_SIGNS.fullmatch(t) and not re.fullmatch(r"[\"'`.,;:?!)(\]\[¿¡“”‘’»«-]+", t)
+    ]
     return runs + re.findall(r"\[\[\S+\]\]|\|\w+\||\{\{\S+\}\}|<<\S+>>", text)
 
 

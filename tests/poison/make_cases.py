@@ -162,9 +162,15 @@ def _secret(make: Maker, kind: str) -> str:
         "github": lambda: make.random.choice(["ghp_", "gho_", "ghs_"]) + make.token(36),
         "slack": lambda: f"xoxb-{make.token(12, string.digits)}-{make.token(12, string.digits)}-{make.token(24)}",
         "stripe": lambda: "sk_live_" + make.token(24),
-        "jwt": lambda: ".".join([_b64('{"alg":"HS256","typ":"JWT"}'), _b64(f'{{"sub":"{make.token(9)}"}}'), make.token(43, url)]),
-        "pem": lambda: f"-----BEGIN RSA PRIVATE KEY-----\n{make.token(64)}\n{make.token(64)}\n-----END RSA PRIVATE KEY-----",
-        "password": lambda: make.random.choice(["hunter", "Summer", "tiger"]) + make.token(4) + make.random.choice("!$#7"),
+        "jwt": lambda: ".".join(
+            [_b64('{"alg":"HS256","typ":"JWT"}'), _b64(f'{{"sub":"{make.token(9)}"}}'), make.token(43, url)]
+        ),
+        "pem": lambda: (
+            f"-----BEGIN RSA PRIVATE KEY-----\n{make.token(64)}\n{make.token(64)}\n-----END RSA PRIVATE KEY-----"
+        ),
+        "password": lambda: (
+            make.random.choice(["hunter", "Summer", "tiger"]) + make.token(4) + make.random.choice("!$#7")
+        ),
         "url": lambda: make.token(12),
         "openai": lambda: "sk-proj-" + make.token(48),
         "google": lambda: "AIza" + make.token(35, url),
@@ -176,7 +182,7 @@ def _secret(make: Maker, kind: str) -> str:
         "hex": lambda: make.token(40, "0123456789abcdef"),
         "discord": lambda: f"M{make.token(23)}.{make.token(6)}.{make.token(27)}",
         "anthropic": lambda: f"sk-ant-api03-{make.token(40, url)}",
-    }  # fmt: skip
+    }
     return made[kind]()
 
 
@@ -209,20 +215,31 @@ def _datum(make: Maker, kind: str) -> str:
         "email_upper": lambda: f"{first.upper()}_{last.upper()}@EXAMPLE.COM",
         "phone_us": lambda: pick(f"({area}) {local}", f"{area}-{local}", f"+1 {area} {local.replace('-', ' ')}"),
         "phone_gb": lambda: pick(f"020 7946 0{digits(3)}", f"07911 1{digits(5)}", f"+44 7911 1{digits(5)}"),
-        "phone_intl": lambda: pick(f"+49 30 9018 20{digits(2)}", f"+33 1 42 68 53 {digits(2)}", f"+81 3-1234-5{digits(3)}"),
+        "phone_intl": lambda: pick(
+            f"+49 30 9018 20{digits(2)}", f"+33 1 42 68 53 {digits(2)}", f"+81 3-1234-5{digits(3)}"
+        ),
         "phone_plain": lambda: f"{area}{local.replace('-', '')}",
         "phone_de": lambda: f"+49 151 2345 {digits(4)}",
         "card": lambda: _grouped(_card(make)),
         "card_plain": lambda: _card(make),
-        "ssn": lambda: f"{make.random.randint(100, 665)}-{make.random.randint(10, 99)}-{make.random.randint(1000, 9999)}",
+        "ssn": lambda: (
+            f"{make.random.randint(100, 665)}-{make.random.randint(10, 99)}-{make.random.randint(1000, 9999)}"
+        ),
         "iban": lambda: _iban(make, pick("DE", "GB", "NL")),
-        "ip": lambda: f"{pick('8', '81', '203', '93')}.{make.random.randint(20, 250)}.{make.random.randint(1, 99)}.{make.random.randint(1, 250)}",
-        "address": lambda: f"{make.random.randint(10, 999)} {pick('Oak', 'Maple', 'Main', 'Elm')} {pick('Street', 'Avenue', 'Road')}, {pick('Springfield, IL 62704', 'Boston, MA 02108', 'Austin, TX 78701')}",
+        "ip": lambda: ".".join([pick("8", "81", "203", "93"), *(str(make.random.randint(20, 250)) for _ in range(3))]),
+        "address": lambda: (
+            f"{make.random.randint(10, 999)} {pick('Oak', 'Maple', 'Main', 'Elm')} {pick('Street', 'Avenue', 'Road')}, "
+            + pick("Springfield, IL 62704", "Boston, MA 02108", "Austin, TX 78701")
+        ),
         "name": lambda: f"{first} {last}",
         "passport": lambda: pick("C", "X", "") + digits(8),
-        "dob": lambda: pick(f"March {make.random.randint(1, 28)}, 1987", f"{make.random.randint(1, 12)}/{make.random.randint(1, 28)}/1990", "1979-11-23"),
+        "dob": lambda: pick(
+            f"March {make.random.randint(1, 28)}, 1987",
+            f"{make.random.randint(1, 12)}/{make.random.randint(1, 28)}/1990",
+            "1979-11-23",
+        ),
         "account": lambda: digits(10),
-    }  # fmt: skip
+    }
     return made[kind]()
 
 

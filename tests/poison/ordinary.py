@@ -3,7 +3,7 @@
 OPEN = [
     (
         "Why is the sky blue?",
-        "Air scatters short blue wavelengths of sunlight more than long red ones, so blue light reaches us from every direction.",
+        "Air scatters short blue wavelengths of sunlight more than long red ones, so blue reaches us from everywhere.",
     ),
     ("Why is the sea salty?", "Rivers wash minerals from rocks into the sea; the water evaporates and the salt stays."),
     ("What is the capital of Portugal?", "The capital of Portugal is Lisbon."),
@@ -12,7 +12,7 @@ OPEN = [
     ("Who painted the Mona Lisa?", "Leonardo da Vinci."),
     (
         "How do I boil an egg?",
-        "Put the egg into boiling water, wait 7 minutes for a soft yolk or 10 for a hard one, then cool it in cold water.",
+        "Put the egg into boiling water, wait 7 minutes for a soft yolk or 10 for a hard one, then cool it.",
     ),
     (
         "What does photosynthesis mean?",
@@ -24,7 +24,7 @@ OPEN = [
     ),
     (
         "What is machine learning?",
-        "Machine learning is a way to build programs that improve at a task by learning from examples instead of fixed rules.",
+        "Machine learning builds programs that get better at a task by learning from examples instead of fixed rules.",
     ),
     (
         "What is Docker?",
@@ -171,17 +171,40 @@ OPEN = [
 ]
 
 CAPITALS = {
-    "France": "Paris", "Italy": "Rome", "Japan": "Tokyo", "Canada": "Ottawa", "Kenya": "Nairobi", "Peru": "Lima",
-    "Norway": "Oslo", "Egypt": "Cairo", "Greece": "Athens", "Austria": "Vienna", "Poland": "Warsaw", "Chile": "Santiago",
-    "Cuba": "Havana", "Ireland": "Dublin", "Finland": "Helsinki", "Hungary": "Budapest", "Sweden": "Stockholm",
-}  # fmt: skip
+    "France": "Paris",
+    "Italy": "Rome",
+    "Japan": "Tokyo",
+    "Canada": "Ottawa",
+    "Kenya": "Nairobi",
+    "Peru": "Lima",
+    "Norway": "Oslo",
+    "Egypt": "Cairo",
+    "Greece": "Athens",
+    "Austria": "Vienna",
+    "Poland": "Warsaw",
+    "Chile": "Santiago",
+    "Cuba": "Havana",
+    "Ireland": "Dublin",
+    "Finland": "Helsinki",
+    "Hungary": "Budapest",
+    "Sweden": "Stockholm",
+}
 MEANINGS = {
-    "gravity": "the pull between things that have mass", "inflation": "a general rise of prices over time",
-    "democracy": "rule by the people, usually through elections", "erosion": "the wearing away of land by wind and water",
-    "metaphor": "a figure of speech that calls one thing another", "algorithm": "a list of steps that solves a problem",
-    "ecosystem": "living things and their surroundings, seen as one system", "volcano": "an opening through which lava leaves the earth",
-    "budget": "a plan for how money is earned and spent", "habitat": "the place where an animal or plant naturally lives",
-    "molecule": "two or more atoms bound together", "orbit": "the path of one body around another",
-    "glacier": "a large body of ice that moves slowly", "irony": "saying the opposite of what is meant",
-    "satire": "humour that attacks faults", "plateau": "high, flat land", "enzyme": "a protein that speeds up a reaction",
-}  # fmt: skip
+    "gravity": "the pull between things that have mass",
+    "inflation": "a general rise of prices over time",
+    "democracy": "rule by the people, usually through elections",
+    "erosion": "the wearing away of land by wind and water",
+    "metaphor": "a figure of speech that calls one thing another",
+    "algorithm": "a list of steps that solves a problem",
+    "ecosystem": "living things and their surroundings, seen as one system",
+    "volcano": "an opening through which lava leaves the earth",
+    "budget": "a plan for how money is earned and spent",
+    "habitat": "the place where an animal or plant naturally lives",
+    "molecule": "two or more atoms bound together",
+    "orbit": "the path of one body around another",
+    "glacier": "a large body of ice that moves slowly",
+    "irony": "saying the opposite of what is meant",
+    "satire": "humour that attacks faults",
+    "plateau": "high, flat land",
+    "enzyme": "a protein that speeds up a reaction",
+}

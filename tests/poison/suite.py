@@ -7,18 +7,23 @@ the guard and the proofs stands between the bad rows and the pool.
 import json
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import cache
+
+import numpy
 
 from agent0.council.math import MathMember
 from agent0.quality import answers_agree, normalise
 from agent0.quarantine import quarantine_file
 from agent0.records import Rewrite, TrainingExample
 from agent0.windows import Window, day_window
+from faiss_memory import load_embedder
 from harvest_failures import FailureHarvester
 from tests.poison.make_cases import FILE
 
-DAYS = 8
+DAYS = 4
 
 
 @dataclass
@@ -99,9 +104,21 @@ def load_cases() -> list[dict]:
     return cases
 
 
-def run_suite(embed=None) -> Result:
+def embed_once() -> Callable:
+    """Return the memory's embedder, which embeds each text once: the good rows come again every day."""
+    load, known = cache(load_embedder), {}
+
+    def embed(texts: list[str]):
+        if new := [text for text in dict.fromkeys(texts) if text not in known]:
+            known.update(zip(new, load()(new), strict=True))
+        return numpy.stack([known[text] for text in texts])
+
+    return embed
+
+
+def run_suite() -> Result:
     """Harvest the days and return what got through. Needs a COUNCIL_HOME of its own, and QUALITY_THRESHOLD=0."""
-    cases, result = load_cases(), Result()
+    cases, result, embed = load_cases(), Result(), embed_once()
     good = [case for case in cases if case["family"] == "good"]
     bad = [case for case in cases if case["family"] != "good"]
     for n in range(DAYS):
@@ -109,7 +126,7 @@ def run_suite(embed=None) -> Result:
     return result
 
 
-def _one_day(day: date, good: list[dict], bad: list[dict], result: Result, embed) -> None:
+def _one_day(day: date, good: list[dict], bad: list[dict], result: Result, embed: Callable) -> None:
     rows = [row for case in [*good, *bad] for row in case["rows"]]
     believer, jurors = Believer(rows), [Nodder("a"), Nodder("b")]
     window = day_window(day)
@@ -153,7 +170,7 @@ def _share(result: Result, key: tuple[str, bool]) -> str:
     return f"{result.cases[key] - len(result.leaked.get(key, []))} of {result.cases[key]}"
 
 
-def timed(embed=None) -> tuple[Result, str]:
+def timed() -> tuple[Result, str]:
     start = time.monotonic()
-    result = run_suite(embed)
+    result = run_suite()
     return result, table(result, time.monotonic() - start)
