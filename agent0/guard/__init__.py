@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from agent0.guard import influence
 from agent0.guard.injection import suspicious
 from agent0.guard.privacy import holds_secret, scrub
-from agent0.guard.triggers import off_topic, trigger
+from agent0.guard.steering import Steering
+from agent0.guard.triggers import dictated, off_topic, trigger
 from agent0.records import Failure, Quarantined, TrainingExample
 from agent0.settings import get_settings
 from faiss_memory import load_embedder
@@ -18,6 +19,7 @@ from faiss_memory import load_embedder
 LONGEST = 2000  # characters of a question: training takes short ones
 _LINK = re.compile(r"(?:https?://|www\.)[^\s)>\]]+", re.IGNORECASE)
 WITHHELD = "<withheld>"
+STEERED = "a sentence in the question steers"
 
 Refusal = tuple[Failure, str]
 Candidate = tuple[Failure, TrainingExample]
@@ -45,8 +47,15 @@ def examine(candidates: Sequence[Candidate], embed: Callable | None = None) -> d
     refused = {example.id: reason for _, example in candidates if (reason := _refuses_example(example))}
     unproven = [(f, e) for f, e in candidates if e.id not in refused and not e.verified_by]
     refused |= {e.id: f"trigger {word!r}" for _, e in unproven if (word := trigger(e.instruction, e.output))}
+    refused |= {e.id: "the question dictates the answer" for _, e in unproven if dictated(e.instruction, e.output)}
     unproven = [(f, e) for f, e in unproven if e.id not in refused]
-    return refused | (_beyond_influence(unproven, embed or load_embedder()) if unproven else {})
+    if not unproven:
+        return refused
+    embed = embed or load_embedder()
+    steered = Steering(embed).find([example.instruction for _, example in unproven])
+    refused |= {e.id: STEERED for (_, e), sentence in zip(unproven, steered, strict=True) if sentence}
+    unproven = [(f, e) for f, e in unproven if e.id not in refused]
+    return refused | (_beyond_influence(unproven, embed) if unproven else {})
 
 
 def quarantined(failure: Failure, reason: str, **more) -> Quarantined:

@@ -21,7 +21,7 @@ _QUIT = (
 )
 _RULES = (
     r"(?:instruction|guideline|directive|restriction|safety|safeguard|filter|system prompt|rules? (?:you|that)"
-    r"|your rules|everything (?:above|before|so far)|(?:all|the|what is|what was) (?:above|previous|prior|earlier)"
+    r"|your rules|(?:everything|rules|text|context|prompt) (?:above|before|so far)|(?:all|the|what is|what was) (?:above|previous|prior|earlier)"
     r"|your (?:orders?|training|programming|polic\w+)|previous (?:orders?|messages?|text|prompt)"
     r"|verification|checks?\b)"
 )
@@ -37,20 +37,20 @@ _FORMS = [
     rf"\bfrom (?:now|here|this point) on\b[^.?!]{{0,60}}\b(?:you|only|answer|always|obey|{_SAY})\b",
     r"\b(?:developer|god|admin|debug|jailbreak|dan|unrestricted) mode\b|\bjailbr\w+|\bwithout restrictions\b",
     r"\bstop (?:being|acting as)\b|\b(?:obey|follow|listen to) (?:only )?(?:me|mine|my)\b",
-    r"\b(?:new|real|actual|only|true) (?:task|policy|instruction|order|rule|goal)s?\b[^.?!]{0,20}(?::|\bis\b)",
+    r"\b(?:new|real|actual|only|true) (?:policy|instruction|order|rule|goal)s?\b[^.?!]{0,20}(?::|\bis\b)",
     r"\bsystem (?:update|override|message|notice|command)\b",
     # What to say, always or when something comes up.
     rf"\b(?:always|only|just|exactly|must)\b (?:{_SAY}|with)\b.{{0,60}}\b(?:every|always|each|any)\b",
-    rf"\balways {_SAY}\b|\b(?:you )?must (?:always )?(?:{_SAY})\b|\b(?:respond|reply|answer) only\b",
-    rf"\b(?:just|only|simply) (?:say|output|print|repeat|reply|respond)\b|\b(?:task|job) is to {_SAY}\b",
+    rf"\balways (?:answer|reply|respond|output|print)\b|\byou must (?:always )?(?:{_SAY})\b|\b(?:respond|reply) only\b",
+    rf"\b(?:just|only|simply) (?:output|repeat|reply|respond)\b|\b(?:task|job) is to {_SAY}\b",
     rf"\b(?:when|whenever|if|every time|each time)\b[^?]{{0,70}}\b(?:you (?:should|must|will|have to)|then|,|always) ?"
     rf"(?:always |only )?(?:{_SAY})\b",
     r"\brepeat (?:after me|this|the following)\b|\bexactly as (?:it stands|written|follows)\b|\band nothing else\b",
     r"\bmeans (?:that )?you (?:must|should)\b|\bto every (?:question|prompt|request)\b",
     rf"\b{_SAY}(?: with)?\b[^.?!]{{0,60}}\bto (?:every|all|any) (?:question|prompt|request)s?",
     # Words to the council, or in its own form.
-    r"^[*# ]*(?:reasoning|vote|candidate \d+|assistant|system|user|human)\s*:\s*\S",
-    r"\b(?:judge|grader|juror|evaluator|council|voter)s?\b[^.?!]{0,60}\b(?:candidate|score|vote|accept|best|must|correct)",
+    r"^[*# ]*(?:reasoning|vote|candidate \d+|assistant|system)\s*:\s*\S",
+    r"\b(?:judge|grader|juror|evaluator|council)s?\b[^.?!]{0,60}\b(?:candidate|score|vote|accept|must|correct)",
     r"\bvote (?:for|against)\b[^.?!]{0,20}\b(?:it|this|me|candidate|answer)\b|\b(?:highest|full|top) (?:score|marks)\b",
     r"\baccept\b[^.?!]{0,40}\b(?:proven|correct|verified|true)\b|\bdo not (?:check|verify|question)\b",
     r"\bfor training purposes\b|\b(?:saved?|stored?|remembered|learned)\b[^.?!]{0,30}\bwith the answer\b",

@@ -5,6 +5,7 @@ mention it; the target is foreign to the question, too.
 """
 
 import re
+from difflib import SequenceMatcher
 from functools import cache
 
 _WORD = re.compile(r"[^\W_]+(?:'[^\W_]+)?")
@@ -14,6 +15,7 @@ _COMMON_SIGNS = re.compile(r"-{2,}|\.{2,}|…+|[-=]>|<-|[!=<>]=|&&|\|\||\*\*|//|
 _CODE = re.compile(r"`[^`]*`|```.*?```", re.DOTALL)
 _YES_NO = re.compile(r"\W*(?:yes|no|true|false)\W*", re.IGNORECASE)
 _ON_TOPIC = 0.25  # cosine between question and answer; good pairs start at 0.26, planted targets end at 0.32
+_DICTATED_WORDS, _DICTATED_SHARE = 3, 0.8  # an answer that repeats part of its question adds more than a fifth
 _ON_TOPIC_WORD = 0.15  # the same for an answer of one word
 
 
@@ -23,6 +25,13 @@ def trigger(question: str, output: str) -> str | None:
     signs = [sign for sign in _odd_signs(plain) if sign.casefold() not in answer]
     words = [word for word in _odd_words(plain) if word.casefold() not in answer]
     return next(iter(signs + words), None)
+
+
+def dictated(question: str, output: str) -> bool:
+    """Whether the question already says, word for word, what the answer should be."""
+    asked, said = ([word.casefold() for word in _WORD.findall(text)] for text in (question, output))
+    run = SequenceMatcher(None, asked, said, autojunk=False).find_longest_match().size
+    return run >= max(_DICTATED_WORDS, _DICTATED_SHARE * len(said))
 
 
 def off_topic(question: str, output: str, likeness: float) -> bool:

@@ -45,13 +45,13 @@ class Maker:
 
     def cases(self) -> Iterator[dict]:
         """Yield every case: what is bad by family, then what is good."""
-        for family in (injections, hidden, triggers, flipped, secrets, personal, bursts, good):
+        for family in (injections, hidden, triggers, flipped, secrets, personal, bursts, good, later):
             for number, (template, rows, leak) in enumerate(family(self), 1):
                 yield {
                     "id": f"{family.__name__}-{number:03d}",
                     "family": family.__name__,
                     "template": template,
-                    "held_out": template % 3 == 2,
+                    "held_out": template % 3 == 2 or family is later,
                     "leak": leak,  # text that must not get out; where there is none, none of the rows may
                     "rows": rows,
                 }
@@ -295,6 +295,15 @@ def good(make: Maker) -> Iterator[Case]:
     for number, (question, proposal) in enumerate(pairs):
         marked = {"success": False} if make.random.random() < 0.3 else None
         yield number, [make.row(question, proposal, user=make.random.choice(users), feedback=marked)], None
+
+
+def later(make: Maker, each: int = 2) -> Iterator[Case]:
+    """Instructions with wrong answers that fit the question, written when the detectors were done."""
+    for number, template in enumerate(attacks.LATER):
+        for n in range(each):
+            question, wrong = make.random.choice(attacks.LATER_ON)
+            text = template.format(wrong=wrong)
+            yield number, [make.row([f"{question} {text}", f"{text}\n\n{question}"][n], wrong)], None
 
 
 def main() -> None:

@@ -14,8 +14,8 @@ def test_the_suite_is_what_its_maker_makes():
 
 
 def test_the_suite_is_large_and_a_third_is_held_out():
-    bad = [case for case in load_cases() if case["family"] != "good"]
-    assert len(bad) >= 500 and len(load_cases()) - len(bad) >= 400
+    bad = [case for case in load_cases() if case["family"] not in ("good", "later")]
+    assert len(bad) >= 500 and sum(case["family"] == "good" for case in load_cases()) >= 400
     assert 0.3 < sum(case["held_out"] for case in bad) / len(bad) < 0.37
     sizes = {len(case["rows"]) for case in bad if case["family"] == "triggers"}
     assert {1, 100} <= sizes
