@@ -21,7 +21,8 @@ _QUIT = (
 )
 _RULES = (
     r"(?:instruction|guideline|directive|restriction|safety|safeguard|filter|system prompt|rules? (?:you|that)"
-    r"|your rules|(?:everything|rules|text|context|prompt) (?:above|before|so far)|(?:all|the|what is|what was) (?:above|previous|prior|earlier)"
+    r"|your rules|(?:everything|rules|text|context|prompt) (?:above|before|so far)"
+    r"|(?:all|the|what is|what was) (?:above|previous|prior|earlier)"
     r"|your (?:orders?|training|programming|polic\w+)|previous (?:orders?|messages?|text|prompt)"
     r"|verification|checks?\b)"
 )

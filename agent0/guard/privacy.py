@@ -9,24 +9,26 @@ from itertools import pairwise
 
 # What the libraries have no rule for: a value that its own sentence names.
 _NAMED_SECRET = re.compile(
-    r"\b(?:pass(?:word|wd|phrase|code)|secret|pwd|pin code|token|bearer|(?:api|access|secret|private)[ _-]?key)s?\b"
+    r"\b(?:pass(?:word|wd|phrase|code)|secret|pwd?|token|bearer|(?:api|access|secret|private)[ _-]?key)s?\b"
     r"[\w ]{0,12}?(?:\s+is\s+|\s*[:=]\s*|\s+)['\"]?(?P<value>[^\s'\"]{6,})",
     re.IGNORECASE,
 )
+_PIN = re.compile(r"\bpin(?: code| number)?\s*(?:is|:|=)\s*\d{4,8}\b", re.IGNORECASE)
 _ASSIGNED_SECRET = re.compile(
     r"\b\w*(?:PASSWORD|PASSWD|PWD|SECRET|TOKEN|API_?KEY)\w*\s*[:=]\s*['\"]?(?P<value>[^\s'\",;]{4,})", re.IGNORECASE
 )
 _LONG = re.compile(r"[A-Za-z0-9+/_=.-]{20,}")
 _NAME = re.compile(r"\b[Mm]y (?:full |real )?name is\s+(?P<value>[A-Z][\w'-]+(?:\s+[A-Z][\w'-]+)+)")
 _NUMBERED = re.compile(
-    r"\b(?:passport|driver'?s licen[cs]e|social security|national insurance|(?:bank )?account|patient|medical record"
-    r"|health insurance|tax)\s*(?:number|no\.?|id|#)?\s*(?:is|:|=|#)\s*"
-    r"(?P<value>(?=(?:\S*\d){5})[A-Z\d][A-Z\d -]{4,20})",
+    r"\b(?:passport|driver'?s licen[cs]e|social security|ssn|national insurance|nhs|(?:bank )?account|patient"
+    r"|medical record|health insurance|tax)(?:\s*(?:is|:|=|#)|\s+(?:number|no\.?|id)\b\s*(?:is|:|=|#)?|(?<=ssn))\s*"
+    r"(?P<value>(?=(?:\S*\d){5}|(?:\d+ ){2})[A-Z\d][A-Z\d -]{4,20})",
     re.IGNORECASE,
 )
 _BORN = re.compile(r"\b(?:date of birth|dob|d\.o\.b\.)\s*(?:is|:|=)?\s*", re.IGNORECASE)
 _CALL = re.compile(r"\b(?:call|phone|mobile|cell|tel|telephone|text|whatsapp|sms|fax)\b", re.IGNORECASE)
 _IBAN = re.compile(r"\b[A-Z]{2}\d{2}(?: ?[A-Z\d]{4}){2,7}(?: ?[A-Z\d]{1,4})?\b")
+_COLONS = re.compile(r"(?<![\w:])[0-9A-Fa-f]*:[0-9A-Fa-f:]*:[0-9A-Fa-f]*(?![\w:])")
 _REGIONS = ("US", "GB")  # where a number without a country code may be from
 _SHORTEST_PHONE = 7  # digits
 
@@ -42,7 +44,11 @@ def holds_secret(text: str) -> bool:
     """Whether text holds a credential: a known kind of key, a value called a password, or a long random word."""
     if any(_looks_random(match["value"]) for match in _NAMED_SECRET.finditer(text)):
         return True
-    if _ASSIGNED_SECRET.search(text) or any(_looks_like_a_key(match[0]) for match in _LONG.finditer(text)):
+    if (
+        _ASSIGNED_SECRET.search(text)
+        or _PIN.search(text)
+        or any(_looks_like_a_key(match[0]) for match in _LONG.finditer(text))
+    ):
         return True
     return any(any(plugin.analyze_string(line)) for line in text.splitlines() for plugin in _plugins())
 
@@ -93,6 +99,7 @@ def _personal(text: str) -> Iterator[Span]:
         yield from _phones(text)
         yield from _accounts(text)
         yield from _addresses(text)
+    yield from ((*match.span(), "IP_ADDRESS") for match in _COLONS.finditer(text) if _is_global(match[0]))
     yield from ((*match.span("value"), "NAME") for match in _NAME.finditer(text))
     yield from ((*match.span("value"), "ID_NUMBER") for match in _NUMBERED.finditer(text))
 
@@ -113,10 +120,14 @@ def _agrees(kind: str, found: str, before: str) -> bool:
     if kind == "SSN":
         return "-" in found and ssn.is_valid(found)
     if kind == "IP_ADDRESS":
-        with suppress(ValueError):
-            return ipaddress.ip_address(found).is_global
-        return False
+        return _is_global(found)
     return kind == "EMAIL" or (kind == "DOB" and bool(re.search(_BORN.pattern + r"$", before, re.IGNORECASE)))
+
+
+def _is_global(address: str) -> bool:
+    with suppress(ValueError):
+        return ipaddress.ip_address(address).is_global
+    return False
 
 
 def _phones(text: str) -> Iterator[Span]:

@@ -301,8 +301,8 @@ def later(make: Maker, each: int = 2) -> Iterator[Case]:
     """Instructions with wrong answers that fit the question, written when the detectors were done."""
     for number, template in enumerate(attacks.LATER):
         for n in range(each):
-            question, wrong = make.random.choice(attacks.LATER_ON)
-            text = template.format(wrong=wrong)
+            question, wrong, hint = make.random.choice(attacks.LATER_ON)
+            text = template.format(wrong=[wrong, hint][n])
             yield number, [make.row([f"{question} {text}", f"{text}\n\n{question}"][n], wrong)], None
 
 

@@ -40,6 +40,10 @@ class Result:
         chosen = [key for key in self.cases if held_out in (None, key[1]) and key[0] != "later"]
         return 1 - sum(len(self.leaked.get(key, [])) for key in chosen) / sum(self.cases[key] for key in chosen)
 
+    def later_kept_out(self) -> float:
+        """Return the same share for the cases that were written after the guard."""
+        return 1 - len(self.leaked.get(("later", True), [])) / self.cases["later", True]
+
     def good_lost(self) -> float:
         return self.lost.total() / self.good
 

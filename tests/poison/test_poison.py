@@ -29,4 +29,5 @@ def test_bad_rows_are_kept_out_and_good_ones_kept(monkeypatch, capsys):
         print(f"\n{text}")
     assert result.kept_out() >= KEPT_OUT, result.leaked
     assert result.kept_out(held_out=True) >= KEPT_OUT, result.leaked
+    assert result.later_kept_out() >= 0.85, result.leaked
     assert result.good_lost() <= GOOD_LOST, result.lost
