@@ -22,7 +22,7 @@ _NAME = re.compile(r"\b[Mm]y (?:full |real )?name is\s+(?P<value>[A-Z][\w'-]+(?:
 _NUMBERED = re.compile(
     r"\b(?:passport|driver'?s licen[cs]e|social security|ssn|national insurance|nhs|(?:bank )?account|patient"
     r"|medical record|health insurance|tax)(?:\s*(?:is|:|=|#)|\s+(?:number|no\.?|id)\b\s*(?:is|:|=|#)?|(?<=ssn))\s*"
-    r"(?P<value>(?=(?:\S*\d){5}|(?:\d+ ){2})[A-Z\d][A-Z\d -]{4,20})",
+    r"(?P<value>(?=(?:[A-Z -]*\d){5})[A-Z]{0,3}[ -]?\d[A-Z\d-]*(?: \d+)*)",
     re.IGNORECASE,
 )
 _BORN = re.compile(r"\b(?:date of birth|dob|d\.o\.b\.)\s*(?:is|:|=)?\s*", re.IGNORECASE)

@@ -8,6 +8,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -18,7 +19,7 @@ from agent0.command import CouncilError
 from agent0.council.answers import KEEP_DAYS, Answers
 from agent0.council.endpoint import EndpointMember, _retry_after
 from agent0.council.prompts import rewrite_prompt, vote_prompt, without_mark
-from agent0.settings import ROOT
+from agent0.settings import ROOT, get_settings
 from faiss_memory import FaissMemory
 
 QUESTIONS = 20
@@ -85,6 +86,44 @@ def test_a_member_waits_as_long_as_it_is_told(monkeypatch):
     with pytest.raises(CouncilError, match="HTTP 429"):
         member.propose("q", "bad")
     assert waited == [3]
+
+
+def reply(text="REASONING: so\nANSWER: 36", finish="stop"):
+    response = requests.Response()
+    choice = {"message": {"content": text}, "finish_reason": finish}
+    response.status_code, response._content = 200, json.dumps({"choices": [choice]}).encode()
+    return response
+
+
+def test_an_answer_that_breaks_off_is_asked_for_again(monkeypatch):
+    member = EndpointMember("http://127.0.0.1:9", "m", wait=tenacity.wait_none())
+    came = [requests.exceptions.ChunkedEncodingError("half"), requests.ConnectionError("gone"), reply()]
+
+    def post(*_, **__):
+        if isinstance(came[0], Exception):
+            raise came.pop(0)
+        return came.pop(0)
+
+    monkeypatch.setattr(member._http, "post", post)
+    assert member.propose("q", "bad").result == "36" and came == []
+
+
+def test_calls_to_one_member_are_limited(monkeypatch):
+    monkeypatch.setenv("COUNCIL_CONCURRENCY", "2")
+    get_settings.cache_clear()
+    member, under_way, most = EndpointMember("http://127.0.0.1:9", "m"), [], []
+
+    def post(*_, **__):
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.02)
+        under_way.pop()
+        return reply()
+
+    monkeypatch.setattr(member._http, "post", post)
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: member.propose(f"q{n}", "bad"), range(16)))
+    assert len(most) == 16 and max(most) == 2
 
 
 @pytest.fixture
