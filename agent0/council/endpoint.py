@@ -1,38 +1,62 @@
 """A council member behind any OpenAI-compatible endpoint."""
 
 import os
+import threading
+import time
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 
 import requests
 import tenacity
 
 from agent0.command import USAGE, CouncilError, log
-from agent0.council.prompts import read_rewrite, read_vote, rewrite_prompt, vote_prompt
+from agent0.council.answers import Answers
+from agent0.council.prompts import read_rewrite, read_vote, rewrite_prompt, vote_prompt, without_mark
 from agent0.quality import final_answer
 from agent0.records import Rewrite
 from agent0.settings import get_settings
 
 _WAIT = tenacity.wait_random_exponential(multiplier=0.5, max=20)
+_LONGEST_WAIT = 120  # seconds, however long Retry-After says
+_BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 class _Busy(Exception):
-    """An answer worth waiting for: 429, 5xx, a timeout, a dropped connection."""
+    """An answer worth waiting for: 429, 5xx, a timeout, a dropped connection. `after` is what Retry-After asks for."""
+
+    def __init__(self, reason: str, after: float = 0):
+        super().__init__(reason)
+        self.after = after
 
 
 class EndpointMember:
-    """Proposes and votes through POST <url>/chat/completions; `key` is sent as a bearer token where given."""
+    """Proposes and votes through POST <url>/chat/completions; `key` is sent as a bearer token where given.
+
+    At most COUNCIL_CONCURRENCY calls are under way at a time. With `answers`, nothing is paid for twice.
+    """
 
     costly = True
 
-    def __init__(self, url: str, model: str, key: str | None = None, attempts: int = 4, wait=_WAIT):
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str | None = None,
+        attempts: int = 4,
+        wait=_WAIT,
+        answers: Answers | None = None,
+    ):
         url = url.rstrip("/")
         self.url = f"{url if url.endswith('/v1') else url + '/v1'}/chat/completions"
         self.name, self.model = f"{model}@{url.partition('://')[2].partition('/')[0]}", model
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._answers = answers
+        self._free = threading.BoundedSemaphore(get_settings().council_concurrency)
+        self._http = _session(get_settings().council_concurrency)
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Busy),
             stop=tenacity.stop_after_attempt(attempts),
-            wait=wait,
+            wait=lambda state: max(wait(state), state.outcome.exception().after),
             reraise=True,
         )
 
@@ -50,6 +74,13 @@ class EndpointMember:
         return read_vote(reply, len(candidates)) if reply else None
 
     def _ask(self, prompt: str, **options) -> str | None:
+        """Return the reply to a prompt, as it was kept where the same was asked before."""
+        if self._answers is None:
+            return self._call(prompt, **options)
+        asked = [self.url, self.model, without_mark(prompt), options]
+        return self._answers.recall(asked, lambda: self._call(prompt, **options))
+
+    def _call(self, prompt: str, **options) -> str | None:
         """Return the reply's text, or None where it is empty or cut off at the length limit."""
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **options}
         try:
@@ -66,20 +97,38 @@ class EndpointMember:
 
     def _post(self, body: dict) -> dict:
         try:
-            response = requests.post(
-                self.url,
-                json=body,
-                headers=self._headers,
-                timeout=get_settings().council_timeout,
-                allow_redirects=False,
-            )
-        except (requests.ConnectionError, requests.Timeout) as error:
+            with self._free:
+                response = self._http.post(
+                    self.url,
+                    json=body,
+                    headers=self._headers,
+                    timeout=get_settings().council_timeout,
+                    allow_redirects=False,
+                )
+        except _BROKEN as error:
             raise _Busy(type(error).__name__) from None
         if response.status_code == 429 or response.status_code >= 500:
-            raise _Busy(f"HTTP {response.status_code}")
+            raise _Busy(f"HTTP {response.status_code}", _retry_after(response.headers.get("Retry-After", "")))
         if response.status_code != 200:  # the body may echo the key or the question: it is not logged
             raise CouncilError(f"{self.name} refuses: HTTP {response.status_code}; check its model and key")
         return response.json()
+
+
+def _session(connections: int) -> requests.Session:
+    """Return a session that keeps that many connections open."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=connections))
+    return session
+
+
+def _retry_after(value: str) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 where it says nothing clear."""
+    try:
+        seconds = float(value) if value.strip().isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0
+    return min(max(seconds, 0), _LONGEST_WAIT)
 
 
 def endpoint_members() -> list[EndpointMember]:
@@ -88,18 +137,19 @@ def endpoint_members() -> list[EndpointMember]:
     Raises CouncilError (exit 2) that names the entry which is not of that form, or the variable which is not set.
     """
     entries = [entry.strip() for entry in get_settings().council_endpoints.split(",") if entry.strip()]
-    members = [_member(entry) for entry in entries]
+    answers = Answers(get_settings().memory_path / "council.db") if entries else None
+    members = [_member(entry, answers) for entry in entries]
     names = [member.name for member in members]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise CouncilError(f"COUNCIL_ENDPOINTS names {twice} twice; a member has one vote: remove one", USAGE)
     return members
 
 
-def _member(entry: str) -> EndpointMember:
+def _member(entry: str, answers: Answers | None) -> EndpointMember:
     url, model, variable = (*(part.strip() for part in entry.split("|")), "", "")[:3]
     if not url.startswith(("http://", "https://")) or not model or entry.count("|") > 2:
         raise CouncilError(f"COUNCIL_ENDPOINTS: {entry!r} is not URL|model or URL|model|KEY_VARIABLE", USAGE)
     key = os.environ.get(variable) if variable else None
     if variable and not key:
         raise CouncilError(f"COUNCIL_ENDPOINTS: {variable} is not set; export it, or leave it out of the entry", USAGE)
-    return EndpointMember(url, model, key)
+    return EndpointMember(url, model, key, answers=answers)

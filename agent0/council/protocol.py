@@ -68,7 +68,7 @@ def convene(
     failed_response: str,
     members: Sequence[Member],
     attendance: Attendance | None = None,
-    shuffle: Callable[[list], None] = random.shuffle,
+    shuffle: Callable[[list], None] | None = None,
 ) -> Decision:
     """Ask the members, and accept one rewrite or none.
 
@@ -119,7 +119,7 @@ def _by_vote(
     candidates: list[Rewrite],
     members: Sequence[Member],
     attendance: Attendance,
-    shuffle: Callable[[list], None],
+    shuffle: Callable[[list], None] | None,
 ) -> Decision:
     jurors = [m for m in members if hasattr(m, "vote") and any(c.member != m.name for c in candidates)]
     if not any(len(_jurors(members, candidate.member)) >= _quorum() for candidate in candidates):
@@ -137,10 +137,13 @@ def _by_vote(
 
 
 def _ballot(
-    juror: Member, question: str, candidates: list[Rewrite], attendance: Attendance, shuffle: Callable[[list], None]
+    juror: Member, question: str, candidates: list[Rewrite], attendance: Attendance, shuffle: Callable | None
 ) -> int | None:
-    """Return the index of the candidate that the juror prefers; it sees neither authors nor its own proposal."""
+    """Return the index of the candidate that the juror prefers; it sees neither authors nor its own proposal.
+
+    Without `shuffle` the order differs by question and juror, but not from one run to the next.
+    """
     order = [n for n, candidate in enumerate(candidates) if candidate.member != juror.name]
-    shuffle(order)
+    (shuffle or random.Random(f"{juror.name}\n{question}").shuffle)(order)
     choice = attendance.ask(juror, juror.vote, question, [candidates[n].output for n in order])
     return order[choice] if isinstance(choice, int) and 0 <= choice < len(order) else None

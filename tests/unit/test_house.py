@@ -14,6 +14,8 @@ FLOORS = [
     {
         "faiss_memory",
         "quality",
+        "guard",
+        "quarantine",
         "models",
         "metrics",
         "ledger",
@@ -22,10 +24,9 @@ FLOORS = [
         "story",
         "adapter_checks",
         "qlora",
-        "data_parallel",
     },
-    {"council", "adapters"},
-    {"train", "evaluate", "evidence", "rollout", "serve"},
+    {"council", "adapters", "windows"},
+    {"failures", "outcomes", "train", "evaluate", "evidence", "rollout", "serve"},
     {"harvest_failures", "gate", "night"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
