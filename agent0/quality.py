@@ -12,7 +12,8 @@ from agent0.values import Amount, digits, find_amounts, find_dates, find_times, 
 HELD_OUT = ROOT / "examples" / "heldout.jsonl"
 PROBES = ROOT / "examples" / "probes.jsonl"
 GENERAL = ROOT / "examples" / "general.jsonl"
-ANSWER_TOKENS = 56  # length of an answer where one is measured
+REPLAY = ROOT / "examples" / "replay.jsonl"
+ANSWER_TOKENS = 72  # length of an answer where one is measured
 _STRONG = re.compile(r"\banswer(?:\s+is|\s+would\s+be|\s*:)\s*:?\s*|\\boxed\s*\{", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 _DENIED = re.compile(r"\b(?:not|isn't|never|neither|cannot|can't|unknown)\b", re.IGNORECASE)

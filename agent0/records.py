@@ -79,7 +79,7 @@ class TrainingExample(Record):
     kind: str
     verified_by: str | None = None
     votes: dict[str, float] | None = None
-    origin: Literal["rewrite", "positive"] = "rewrite"  # positive: the answer's own wording, proven right
+    origin: Literal["rewrite", "positive", "replay"] = "rewrite"  # positive: the answer's own wording, proven right
 
 
 class Quarantined(Record):

@@ -20,6 +20,7 @@ from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
 from agent0.models import base_model_name, base_model_path
 from agent0.quality import held_out_questions, normalise
 from agent0.records import TrainingExample, read_jsonl, write_json
+from agent0.replay import replay_examples
 from agent0.settings import Settings, get_settings
 
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
@@ -113,7 +114,8 @@ def train(pool: list[TrainingExample], recipe: Recipe, staging: Path) -> dict:
 
     started = time.monotonic()
     tokenizer = qlora.load_tokenizer(base_model_path())
-    rows = [encode(tokenizer, example) for example in pool]
+    replay = replay_examples()
+    rows = [encode(tokenizer, example) for example in [*pool, *replay]]
     with tempfile.TemporaryDirectory() as scratch:
         model, losses = qlora.train(base_model_path(), rows, recipe, Path(scratch))
     if not losses or not all(map(math.isfinite, losses)):
@@ -123,6 +125,7 @@ def train(pool: list[TrainingExample], recipe: Recipe, staging: Path) -> dict:
     useful = sum(label != -100 for row in rows for label in row["labels"])
     return {
         "examples": len(pool),
+        "replayed": len(replay),
         "loss": sum(losses[-10:]) / len(losses[-10:]),
         "losses": [round(loss, 5) for loss in losses],
         "seconds": round(seconds, 1),

@@ -2,9 +2,10 @@
 
     python -m examples.make_questions [--seed 7] [--folder examples]
 
-Writes day.jsonl (asked by day), heldout.jsonl (only measured on), probes.jsonl (asked while a deployment is watched)
-and general.jsonl (what the base model answers right already). No two questions, of one file or of two, ask the same
-thing of the same numbers. Answers are computed here from the numbers drawn, never from the text.
+Writes day.jsonl (asked by day), heldout.jsonl (only measured on), probes.jsonl (asked while a deployment is watched),
+general.jsonl (what the base model answers right already) and replay.jsonl (what it is trained to go on answering).
+No two questions, of one file or of two, ask the same thing of the same numbers. Answers are computed here from the
+numbers drawn, never from the text.
 """
 
 import argparse
@@ -19,7 +20,7 @@ DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 NAMES = ["Anna", "Ben", "Carla", "David", "Elena", "Farid", "Grace", "Hugo"]
 GOODS = ["apples", "notebooks", "tickets", "pens", "sandwiches", "bottles of juice", "stamps", "candles", "mugs"]
 THINGS = ["shirt", "lamp", "backpack", "jacket", "chair", "watch", "bicycle", "keyboard"]
-SIZES = {"day": 30, "heldout": 16, "probes": 8}  # questions a checkable kind
+SIZES = {"day": 40, "heldout": 16, "probes": 8}  # questions a checkable kind
 
 Draw = Callable[[random.Random], tuple[str, str]]
 
@@ -52,7 +53,7 @@ def arithmetic(r: random.Random) -> tuple[str, str]:
 
 
 def percentage(r: random.Random) -> tuple[str, str]:
-    p, base = r.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75]), r.randint(2, 40) * 20
+    p, base = r.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75]), r.randint(2, 20) * 20
     part = Fraction(p * base, 100)
     return r.choice(
         [
@@ -66,7 +67,7 @@ def percentage(r: random.Random) -> tuple[str, str]:
 
 
 def units(r: random.Random) -> tuple[str, str]:
-    n = r.randint(2, 48)
+    n = r.randint(2, 20)
     large, small, factor = r.choice(
         [
             ("kilometers", "meters", 1000),
@@ -113,7 +114,7 @@ def price(r: random.Random) -> tuple[str, str]:
 
 
 def speed(r: random.Random) -> tuple[str, str]:
-    v, t, who = r.randint(4, 24) * 5, r.randint(2, 9), r.choice(["train", "car", "bus", "truck"])
+    v, t, who = r.randint(2, 12) * 10, r.randint(2, 9), r.choice(["train", "car", "bus", "truck"])
     unit, per = r.choice([("miles", "miles per hour"), ("kilometers", "kilometers per hour")])
     return r.choice(
         [
@@ -170,8 +171,8 @@ def sequence(r: random.Random) -> tuple[str, str]:
 
 
 def average(r: random.Random) -> tuple[str, str]:
-    n = r.choice([2, 3, 4])
-    values = [r.randint(2, 40) for _ in range(n - 1)]
+    n = r.choice([2, 2, 3])
+    values = [r.randint(2, 30) for _ in range(n - 1)]
     values.append(next(v for v in range(r.randint(2, 30), 99) if (sum(values) + v) % n == 0))
     r.shuffle(values)
     shown = f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
@@ -195,7 +196,7 @@ def fraction(r: random.Random) -> tuple[str, str]:
 
 
 def clock(r: random.Random) -> tuple[str, str]:
-    hour, minute, length = r.randint(6, 20), r.randint(0, 11) * 5, r.randint(3, 32) * 5
+    hour, minute, length = r.randint(6, 20), r.randint(0, 11) * 5, r.randint(3, 24) * 5
     end = hour * 60 + minute + length
     start, stop = f"{hour}:{minute:02}", f"{end // 60}:{end % 60:02}"
     what = r.choice(["meeting", "film", "class", "concert"])
@@ -208,7 +209,7 @@ def clock(r: random.Random) -> tuple[str, str]:
 
 
 def area(r: random.Random) -> tuple[str, str]:
-    a, b, side = r.randint(3, 20), r.randint(3, 12), r.randint(3, 20)
+    a, b, side = r.randint(3, 15), r.randint(3, 12), r.randint(3, 15)
     return r.choice(
         [
             (f"What is the area of a rectangle that is {a} m long and {b} m wide?", f"{a * b} square meters"),
@@ -350,6 +351,52 @@ GENERAL = [  # what the base model answers right, so that forgetting is seen
 ]
 
 
+REPLAY = [  # asked of the base model, which is trained on its own answers to them
+    *(f"What is the capital of {place}?" for place in (
+        "Portugal", "Denmark", "Finland", "Belgium", "Cuba", "Peru", "Kenya", "Thailand", "Iran", "Ukraine"
+    )),
+    *(f"In which country is {place}?" for place in (
+        "Berlin", "the city of Milan", "Mount Fuji", "the Grand Canyon", "Machu Picchu", "the city of Mumbai"
+    )),
+    *(f"On which continent is {place}?" for place in ("Nigeria", "Chile", "Vietnam", "Morocco", "Australia", "Norway")),
+    *(f"What language is spoken in {place}?" for place in ("Russia", "China", "Sweden", "Argentina", "Greece")),
+    *(f"What is the currency of {place}?" for place in ("China", "India", "Russia", "Mexico")),
+    *(f"What is the opposite of {word}?" for word in ("fast", "light", "happy", "rich", "early", "open")),
+    *(f"What is the plural of {word}?" for word in ("foot", "tooth", "man", "book")),
+    *(f"Translate the word {word}." for word in ("house into Spanish", "water into French", "book into German")),
+    *(f"Who {did}?" for did in (
+        "wrote The Odyssey", "wrote Pride and Prejudice", "discovered penicillin", "invented the light bulb",
+        "painted Guernica", "composed the Fifth Symphony", "was Cleopatra", "was Isaac Newton",
+    )),
+    *(f"What is {thing}?" for thing in (
+        "a volcano", "a democracy", "a computer", "the moon", "an atom", "a poem", "electricity", "a river",
+        "the chemical symbol for iron", "the largest country in the world", "the freezing point of water",
+        "a good breakfast", "the internet", "a library",
+    )),
+    *(f"Why {matter}?" for matter in (
+        "do we eat", "is exercise healthy", "does it rain", "do birds fly south", "is the sea salty", "do cats purr"
+    )),
+    *(f"How {matter}?" for matter in (
+        "do I make tea", "do plants grow", "does a bicycle work", "can I sleep better", "do I write a letter",
+        "many days are in a leap year", "many minutes are in an hour", "many sides does a triangle have",
+    )),
+    "Write a sentence about a dog.",
+    "Write a short greeting for a friend.",
+    "Name three fruits.",
+    "Name three colors.",
+    "Give me a tip for learning a language.",
+    "Which season comes after autumn?",
+    "Which month comes after June?",
+    "What color is snow?",
+    "What color is blood?",
+    "Which organ do we hear with?",
+    "Which gas do plants take in?",
+    "What do you call a young sheep?",
+    "What is butter made from?",
+    "Which force keeps planets in their orbits?",
+]  # fmt: skip
+
+
 def draw_questions(seed: int) -> dict[str, list[dict]]:
     """Return split → rows {id, kind, question, answer}; nothing is asked twice, in other words either."""
     r, seen = random.Random(seed), set()
@@ -367,6 +414,7 @@ def draw_questions(seed: int) -> dict[str, list[dict]]:
         {"kind": kind, "question": question, "answer": None} for kind, texts in OPEN.items() for question in texts
     ]
     splits["general"] = [{"kind": "general", "question": question, "answer": answer} for question, answer in GENERAL]
+    splits["replay"] = [{"kind": "general", "question": question, "answer": None} for question in REPLAY]
     for split, rows in splits.items():
         r.shuffle(rows)
         splits[split] = [{"id": f"{split}-{n:03}", **row} for n, row in enumerate(rows, 1)]

@@ -20,6 +20,7 @@ namespace {
 constexpr int LANES = 8, OUTPUTS = 4, ROWS = 3;  // a tile of OUTPUTS * ROWS sums stays in registers
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
+typedef uint16_t Half;  // bfloat16: the upper half of a float
 
 }  // namespace
 
@@ -33,8 +34,8 @@ struct Linear {
 };
 
 struct Lora {        // of one fused linear, whose outputs are `parts` linears one after the other
-    const float* a;  // (parts * rank, in), tiled; null where the adapter leaves this linear alone
-    const float* b;  // (out, rank), its scale multiplied in
+    const Half* a;   // (parts * rank, in), tiled; null where the adapter leaves this linear alone
+    const Half* b;   // (out, rank), its scale multiplied in
     int64_t rank;    // a multiple of LANES
     int64_t ends[3];  // the output at which each part ends
 };
@@ -68,8 +69,17 @@ inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
 inline Lanes load(const int8_t* p) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 }
+inline Lanes load(const Half* p) {
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+}
 #else
 inline Lanes load(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Lanes); }
+inline Lanes load(const Half* p) {
+    uint32_t bits[LANES];
+    for (int i = 0; i < LANES; i++) bits[i] = static_cast<uint32_t>(p[i]) << 16;
+    return load(reinterpret_cast<const float*>(bits));
+}
 #endif
 
 inline float sum(Lanes v) {

@@ -7,7 +7,7 @@ import ctypes
 import os
 import shutil
 import subprocess
-from ctypes import POINTER, c_float, c_int, c_int8, c_int64
+from ctypes import POINTER, c_float, c_int, c_int8, c_int64, c_uint16
 from hashlib import sha256
 from pathlib import Path
 
@@ -21,7 +21,7 @@ SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC")
 LANES, OUTPUTS = 8, 4  # what native.cpp computes at a time
 GROUPS = (64, 32, 16, 8)  # weights that share a scale: the largest that divides the width
-Floats = POINTER(c_float)
+Floats, Halves = POINTER(c_float), POINTER(c_uint16)
 
 
 class _Linear(ctypes.Structure):
@@ -32,7 +32,7 @@ class _Linear(ctypes.Structure):
 
 
 class _Lora(ctypes.Structure):
-    _fields_ = (("a", Floats), ("b", Floats), ("rank", c_int64), ("ends", c_int64 * 3))
+    _fields_ = (("a", Halves), ("b", Halves), ("rank", c_int64), ("ends", c_int64 * 3))
 
 
 class _Layer(ctypes.Structure):
@@ -117,7 +117,7 @@ class NativeDecoder(Decoder):
 
 
 class NativeLora:
-    """A LoRA as native.cpp reads it: for each layer and fused linear A by rows and B by outputs, ranks padded."""
+    """A LoRA as native.cpp reads it, in bfloat16: for each layer and fused linear A by rows and B by outputs."""
 
     def __init__(self, pairs: Pairs, scale: float, decoder: Decoder):
         self._held: list[Tensor] = []
@@ -138,9 +138,9 @@ class NativeLora:
             a, b = (pair["A"], pair["B"] * scale) if pair else (torch.zeros(rank, width), torch.zeros(out, rank))
             blocks.append((torch.nn.functional.pad(a, (0, 0, 0, padded)), torch.nn.functional.pad(b, (0, padded))))
             ends.append(end := end + out)
-        a, b = (torch.cat(side) for side in zip(*blocks, strict=True))
+        a, b = (torch.cat(side).bfloat16() for side in zip(*blocks, strict=True))
         self._held += [a := tile(a), b]
-        return _Lora(*(ctypes.cast(t.data_ptr(), Floats) for t in (a, b)), rank + padded, (c_int64 * 3)(*ends))
+        return _Lora(*(ctypes.cast(t.data_ptr(), Halves) for t in (a, b)), rank + padded, (c_int64 * 3)(*ends))
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:

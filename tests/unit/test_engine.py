@@ -65,6 +65,9 @@ def make_lora(model, folder, targets=ALL, seed=0, **options):
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=targets, init_lora_weights=False, **options)
     peft = get_peft_model(model, config).eval()
+    for name, weight in peft.named_parameters():
+        if "lora_" in name:  # as exact in bfloat16 as in float32
+            weight.data = weight.data.bfloat16().float()
     peft.save_pretrained(folder)
     return peft
 

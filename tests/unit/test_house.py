@@ -24,6 +24,7 @@ FLOORS = [
         "story",
         "adapter_checks",
         "qlora",
+        "replay",
     },
     {"council", "adapters", "windows"},
     {"failures", "outcomes", "train", "evaluate", "evidence", "rollout", "serve"},

@@ -5,7 +5,7 @@ from fractions import Fraction
 from itertools import pairwise
 
 from agent0.council.math.rules import Answer, rule
-from agent0.council.math.steps import add, divide, multiply, show, subtract
+from agent0.council.math.steps import add, divide, show, subtract
 
 _NEXT = (
     r"(?:what comes next|what (?:number )?comes next in (?:the|this) sequence|continue the sequence):? "
@@ -28,28 +28,25 @@ def next_term(terms: list[Fraction]) -> Answer:
     return _geometric(terms, terms[1] / terms[0])
 
 
-def _gap(a: Fraction, b: Fraction) -> str:
-    """Write the distance from a to b, larger minus smaller."""
-    return f"{show(max(a, b))} - {show(min(a, b))} = {show(abs(a - b))}"
+def _walk(terms: list[Fraction], sign: str, by: Fraction, result: Fraction) -> str:
+    """4 + 6 = 10. 10 + 6 = 16. 22 + 6 = 28: the rule on the first two terms, and on the last."""
+    after = [*terms[1:3], result]
+    shown = [f"{show(a)} {sign} {show(by)} = {show(b)}" for a, b in zip([*terms[:2], terms[-1]], after, strict=True)]
+    return ". ".join(shown) + "."
 
 
 def _arithmetic(terms: list[Fraction], step: Fraction) -> Answer:
-    gaps = f"{_gap(*terms[:2])}. {_gap(*terms[1:3])}"
-    chain, value = add(terms[-1], step) if step > 0 else subtract(terms[-1], -step)
-    return f"{gaps}. {chain}.", show(value), "Each number differs from the one before alike."
+    value = terms[-1] + step
+    return _walk(terms, "+" if step > 0 else "-", abs(step), value), show(value), "Each number differs alike."
 
 
 def _geometric(terms: list[Fraction], ratio: Fraction) -> Answer:
-    gaps = f"{_gap(*terms[:2])}. {_gap(*terms[1:3])}"
+    value, why = terms[-1] * ratio, "Each number is the one before times the same factor."
     if ratio > 1 and min(terms) > 0:
-        chain, value = multiply(terms[-1], ratio)
-        found = f"{show(terms[1])} / {show(terms[0])} = {show(ratio)}"
-    elif 0 < ratio < 1 and min(terms) > 0:
-        chain, value = divide(terms[-1], 1 / ratio)
-        found = f"{show(terms[0])} / {show(terms[1])} = {show(1 / ratio)}"
-    else:
-        return None
-    return f"{gaps}. {found}. {chain}.", show(value), "Each number is the one before times the same factor."
+        return _walk(terms, "*", ratio, value), show(value), why
+    if 0 < ratio < 1 and min(terms) > 0:
+        return _walk(terms, "/", 1 / ratio, value), show(value), why
+    return None
 
 
 def _sum_clauses(values: list[Fraction]) -> tuple[list[str], Fraction]:
