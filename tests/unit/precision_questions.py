@@ -118,7 +118,7 @@ FIXED: list[tuple[str, str, str | None]] = [
     ("price", "Three friends split a $72 bill evenly. How much does each pay?", "$24"),
     ("price", "Four friends split a $72 bill, but one pays nothing. How much does each of the others pay?", "$24"),
     ("price", "A pizza costs $18 and is cut into 8 slices. How much is 2 slices worth?", "$4.50"),
-    ("price", "Maria earns $15 per hour and works 8 hours a day, 5 days a week. How much does she earn a week?", "$600"),
+    ("price", "Maria earns $15 per hour and works 8 hours a day, 5 days a week. What does she earn a week?", "$600"),
     ("price", "Rent is $950 a month. How much is that per year?", "$11400"),
     ("price", "Tickets are $12 for adults and $7 for children. What do 2 adults and 3 children pay?", "$45"),
     ("price", "Sam has $50. He buys 3 books at $9 each. How much money is left?", "$23"),
@@ -358,7 +358,7 @@ FIXED: list[tuple[str, str, str | None]] = [
      "Which box is the lightest?", "green box"),
     ("logic", "Tim finished before Ray. Ray finished before Lou. Who finished last?", "Lou"),
     ("logic", "Tim finished before Ray. Tim finished before Lou. Who finished last?", "Cannot be determined"),
-    ("logic", "Amy is older than Ben. Cal is younger than Ben. Dee is older than Amy. Who is the second oldest?", "Amy"),
+    ("logic", "Amy is older than Ben. Cal is younger than Ben. Dee is older than Amy. Who is second oldest?", "Amy"),
     ("logic", "Rob is as tall as Sam. Sam is taller than Ted. Who is the shortest?", "Ted"),
     ("logic", "Pam is taller than Meg. Who is taller, Meg or Pam?", "Pam"),
     ("logic", "In a race, Olga came in right after Nina, and Nina came in right after Petra. Who won?", None),
@@ -399,18 +399,26 @@ def drawn(r: random.Random) -> Iterator[tuple[str, str, str | None]]:
     price, n, m = r.randint(3, 19), r.randint(2, 9), r.randint(2, 6)
     yield "price", f"One {thing} costs ${price}. What is the cost of {n} {thing}s?", dollars(price * n)
     yield "price", f"{name} bought {n} {thing}s for ${price * n}. What did each {thing} cost?", dollars(price)
-    yield "price", (
-        f"{name} buys {n} {thing}s at ${price} each and pays with a $200 bill. How much change does {name} get?"
-    ), dollars(200 - n * price)
-    yield "price", f"A {thing} that cost ${price * 10} is reduced by {p}%. What is the new price?", dollars(
-        Fraction(price * 10 * (100 - p), 100)
+    yield (
+        "price",
+        (f"{name} buys {n} {thing}s at ${price} each and pays with a $200 bill. How much change does {name} get?"),
+        dollars(200 - n * price),
+    )
+    yield (
+        "price",
+        f"A {thing} that cost ${price * 10} is reduced by {p}%. What is the new price?",
+        dollars(Fraction(price * 10 * (100 - p), 100)),
     )
     yield "price", f"{name} has ${a} and {other} has ${b} more. How much do they have together?", dollars(2 * a + b)
     yield "price", f"{name} saves ${c} a week. How much is saved after {n} weeks?", dollars(c * n)
-    yield "price", (
-        f"{name} buys {n} {thing}s at ${price} each, and {other} buys {m} at the same price. "
-        "How much do they spend together?"
-    ), dollars((n + m) * price)
+    yield (
+        "price",
+        (
+            f"{name} buys {n} {thing}s at ${price} each, and {other} buys {m} at the same price. "
+            "How much do they spend together?"
+        ),
+        dollars((n + m) * price),
+    )
     yield "unit", f"How many meters is {a} kilometers?", f"{a * 1000} m"
     yield "unit", f"{b} pounds is how many ounces?", f"{b * 16} ounces"
     yield "unit", f"Convert {a * 60} seconds to minutes.", f"{a} minutes"
@@ -419,8 +427,10 @@ def drawn(r: random.Random) -> Iterator[tuple[str, str, str | None]]:
     yield "speed", f"A van covers {speed * hours} km in {hours} hours. How fast is it going?", f"{speed} km/h"
     yield "speed", f"How far does a bus go in {hours} hours at {speed} km/h?", f"{speed * hours} km"
     yield "speed", f"At {speed} miles per hour, how many hours do {speed * hours} miles take?", f"{hours} hours"
-    yield "speed", f"A car goes {speed} km/h for {hours} hours, then rests 1 hour. How far did it go?", (
-        f"{speed * hours} km"
+    yield (
+        "speed",
+        f"A car goes {speed} km/h for {hours} hours, then rests 1 hour. How far did it go?",
+        (f"{speed * hours} km"),
     )
     when = date(r.randint(2015, 2025), r.randint(1, 12), r.randint(1, 28))
     days = r.randint(5, 60)
@@ -432,8 +442,10 @@ def drawn(r: random.Random) -> Iterator[tuple[str, str, str | None]]:
     end = start + timedelta(minutes=minutes)
     yield "time", f"It is {clock(start)} now. What time will it be in {minutes} minutes?", clock(end)
     yield "time", f"How many minutes pass between {clock(start)} and {clock(end)}?", str(minutes)
-    yield "time", f"{name} sleeps {c} hours and wakes up at {clock(start)}. When did {name} fall asleep?", clock(
-        start - timedelta(hours=c)
+    yield (
+        "time",
+        f"{name} sleeps {c} hours and wakes up at {clock(start)}. When did {name} fall asleep?",
+        clock(start - timedelta(hours=c)),
     )
     step = r.randint(2, 9)
     row = [a + step * i for i in range(6)]
@@ -459,7 +471,9 @@ def drawn(r: random.Random) -> Iterator[tuple[str, str, str | None]]:
     adjective, most, least = r.choice([("older", "oldest", "youngest"), ("heavier", "heaviest", "lightest")])
     yield "logic", f"{mid} is {adjective} than {short}. {tall} is {adjective} than {mid}. Who is the {least}?", short
     yield "logic", f"{tall} is {adjective} than {mid} and {mid} is {adjective} than {short}. Who is the {most}?", tall
-    kind, group, more = r.choice([("violin", "instrument", "tool"), ("oak", "tree", "plant"), ("crow", "bird", "animal")])
+    kind, group, more = r.choice(
+        [("violin", "instrument", "tool"), ("oak", "tree", "plant"), ("crow", "bird", "animal")]
+    )
     yield "logic", f"Every {kind} is a {group}, and every {group} is a {more}. Is every {kind} a {more}?", "Yes"
     yield "logic", f"Every {kind} is a {group}. Is every {group} a {kind}?", "Cannot be determined"
 
