@@ -19,13 +19,19 @@ _PRINTS = re.compile(
 _RETURNS = re.compile(r"what (?:does|will|would) (?P<call>[a-z_]\w*\(.*\)) (?:return|give|evaluate to)[?:.]*", re.I)
 _EXAMPLE = re.compile(r"(?P<call>\b[a-z_]\w*\([^\n`]*?\))`?\s*(?:==?|->|→|=>|returns?|gives?|is)\s*`?", re.IGNORECASE)
 # What gives the same result everywhere and every day; a program that wants more is not run for an answer.
-_PURE = set(
-    "math cmath collections itertools functools string re json statistics fractions decimal operator heapq bisect copy "
-    "dataclasses typing enum abc textwrap contextlib types array numbers".split()
+_PURE = frozenset(
+    re.findall(
+        r"\w+",
+        """math cmath collections itertools functools string re json statistics fractions decimal operator heapq bisect
+        copy dataclasses typing enum abc textwrap contextlib types array numbers""",
+    )
 )
-_IMPURE = set(
-    "input id hash open exec eval compile globals locals vars getattr breakpoint attrgetter methodcaller "
-    "os sys io builtins codecs modules".split()
+_IMPURE = frozenset(
+    re.findall(
+        r"\w+",
+        """input id hash open exec eval compile globals locals vars getattr breakpoint attrgetter methodcaller
+        os sys io builtins codecs modules""",
+    )
 )
 _DUNDERS = {"__init__", "__name__"}  # the others lead to the interpreter, and to what checks a candidate
 _RUNS, _RUNS_WITH_SETS = 2, 8  # the order of a set differs from run to run; a program that prints it is found out
