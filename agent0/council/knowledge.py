@@ -16,9 +16,10 @@ from pathlib import Path
 from agent0.quality import answers_agree, final_answer, normalise
 from agent0.records import Rewrite
 from agent0.settings import get_settings
+from agent0.values import digits
 from faiss_memory import FaissMemory
 
-NEAR_TEXT = 0.55  # cosine of question and paragraph; a test measures both sides of it
+NEAR_TEXT = 0.52  # cosine of question and paragraph; a test measures both sides of it
 NEAR_QUESTION = 0.9  # cosine of two questions that ask the same in other words
 _CONFIRMATIONS = 2  # of the same answer to the very same question, which prove it
 _LONGEST = 1000  # characters of a paragraph; the embedder reads about so many
@@ -58,7 +59,9 @@ class KnowledgeMember:
     def _similar(self, question: str) -> Rewrite | None:
         if not any(_confirms(record) for records in self._known().values() for record in records):
             return None
-        near = [r for r in self._open().query(question, 5) if r["score"] >= NEAR_QUESTION and _confirms(r)]
+        turns = _turns(question)
+        found = self._open().query(question, 5)
+        near = [r for r in found if r["score"] >= NEAR_QUESTION and _confirms(r) and _turns(r["query"]) == turns]
         if not near:
             return None
         return self._quote(near[0]["response"], f"A user confirmed this answer to “{near[0]['query']}”.")
@@ -114,6 +117,12 @@ def paragraphs(folder: Path) -> Iterator[tuple[str, str]]:
             continue
         for number, paragraph in enumerate(filter(str.strip, re.split(r"\n\s*\n", text)), 1):
             yield " ".join(paragraph.split())[:_LONGEST], f"{path.relative_to(folder)}, paragraph {number}"
+
+
+def _turns(question: str) -> list[str]:
+    """What turns a question into another one and hardly moves its embedding: numbers, denials, tenses."""
+    words = r"\d+(?:[.,:/]\d+)*|\b(?:not|no|never|without|least|first|last|was|were|did|will|before|after)\b|n't\b"
+    return sorted(re.findall(words, digits(question.replace("’", "'")).casefold()))
 
 
 def _confirms(record: dict) -> bool:
