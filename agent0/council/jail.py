@@ -18,7 +18,7 @@ NOBODY = 65534
 CANNOT = 125  # exit status: the program was not run
 MEGABYTE = 1 << 20
 LIMITS = {
-    resource.RLIMIT_AS: 512 * MEGABYTE,  # a process
+    resource.RLIMIT_AS: 256 * MEGABYTE,  # a process
     resource.RLIMIT_FSIZE: MEGABYTE // 4,  # a file, stdout among them
     resource.RLIMIT_NPROC: 8,  # of nobody in this namespace, with the two that guard it
     resource.RLIMIT_NOFILE: 64,
@@ -35,14 +35,15 @@ CLONE_REST = 0x04000000 | 0x08000000 | 0x20000000 | 0x40000000  # UTS, IPC, PID,
 MS_NOSUID, MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 2, 4, 4096, 16384, 1 << 18
 MNT_DETACH, AT_FDCWD, AT_RECURSIVE, MOUNT_ATTR_LOCKED_DOWN = 2, -100, 0x8000, 1 | 2 | 4  # read-only, no suid, no dev
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_SECCOMP, PR_SET_NO_NEW_PRIVS = 1, 4, 22, 38
-# The filter's architecture, then pivot_root, mount_setattr, and what the program must not call: no namespace confines
-# sockets of virtual machines; shared memory escapes the limit on memory; the rest widens the kernel's face for nothing.
-_DENIED = "socket ptrace shmget unshare setns mount bpf keyctl add_key request_key perf_event_open userfaultfd"
+# The filter's architecture, pivot_root, and what a program must not call. No namespace confines the sockets of virtual
+# machines; System V's memory and messages escape the limits; the rest widens the kernel's face for nothing. In order:
+# socket ptrace shmget semget msgget unshare setns mount bpf keyctl add_key request_key perf_event_open userfaultfd
+# process_vm_readv process_vm_writev
 _NUMBERS = {
-    "x86_64": (0xC000003E, 155, [41, 101, 29, 272, 308, 165, 321, 250, 248, 249, 298, 323]),
-    "aarch64": (0xC00000B7, 41, [198, 117, 194, 97, 268, 40, 280, 219, 217, 218, 241, 282]),
+    "x86_64": (0xC000003E, 155, [41, 101, 29, 64, 68, 272, 308, 165, 321, 250, 248, 249, 298, 323, 310, 311]),
+    "aarch64": (0xC00000B7, 41, [198, 117, 194, 190, 186, 97, 268, 40, 280, 219, 217, 218, 241, 282, 270, 271]),
 }
-_DENIED_EVERYWHERE = [425, 426, 427, 428, 429, 430, 442, 310]  # io_uring, the new mount API, process_vm_readv on x86
+_DENIED_EVERYWHERE = [425, 426, 427, 428, 429, 430, 431, 432, 442]  # io_uring, the new mount API
 SYS_MOUNT_SETATTR = 442
 
 libc = ctypes.CDLL(None, use_errno=True)

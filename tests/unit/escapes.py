@@ -270,6 +270,16 @@ print(ctypes.get_errno())
         None,
     ),
     Escape(
+        "leave messages in the kernel",
+        C
+        + """\
+print(libc.msgget(0, 0o1600))
+print(ctypes.get_errno())
+""",
+        "-1\n1\n",
+        None,
+    ),
+    Escape(
         "keep memory in a nameless file",
         """\
 import os
@@ -305,7 +315,7 @@ while True:
         "write a huge file",
         """\
 try:
-    open('x', 'wb').write(bytes(1 << 28))
+    open('x', 'wb').write(bytes(1 << 26))
 except OSError as e:
     print(e.errno)
 """,

@@ -9,9 +9,12 @@ from agent0.council.endpoint import endpoint_members
 from agent0.council.program import checkable, program_agrees
 from agent0.council.prompts import read_program, read_score
 from agent0.council.protocol import convene
+from agent0.council.sandbox import isolates
 from agent0.council.user import UserMember
 from agent0.settings import get_settings
 from tests.unit.test_council import OPEN, member, server  # noqa: F401  a fixture
+
+pytestmark = pytest.mark.skipif(not isolates(), reason="this machine does not let us isolate programs")
 
 SQUARE = "Write a Python function square such that square(2) == 4, square(3) == 9 and square(-1) returns 1."
 RIGHT = "Multiply it by itself.\n```python\ndef square(n):\n    return n * n\n```"

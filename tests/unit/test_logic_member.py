@@ -50,6 +50,8 @@ def test_conclusions(question, form, answer):
         "All cats except Tom are animals. Tom is a cat. Is Tom an animal?",
         "All cats are not dogs. Tom is a cat. Is Tom a dog?",  # not all, or none?
         "All cats are animals. No cats are animals. Tom is a cat. Is Tom an animal?",  # contradictory
+        "Every oak is a tree. Is every tree an oak?",  # it does not follow, but everybody knows
+        "All cats are animals. Some animals are dogs. Are some cats dogs?",
         "All cats are animals or plants. Tom is a cat. Is Tom an animal?",
         "All cats are animals! Tom is a cat. Is Tom an animal?",
         "All cats are animals. Tom is a cat. Is Tom an animal? Why?",

@@ -1,7 +1,8 @@
 """The member that reasons: syllogisms, propositions, orders and small puzzles, decided by a solver.
 
 A question is answered when one form reads all of it, or several do and agree. "Cannot be determined" is an answer only
-where the premises allow the one as well as the other, and everything that is named is named twice.
+where the premises allow the one as well as the other, everything that is named is named twice, and the question is not
+about classes, of which everybody knows more than the premises say.
 """
 
 import threading

@@ -41,8 +41,9 @@ def solve(statements: list[str], question: str) -> Finding | None:
     if len({finding and finding.answer for finding in findings}) != 1:
         return None
     finding = findings.pop()
-    if finding and finding.answer == OPEN and not _linked([*(c for _, c in premises), claims[0]]):
-        return None
+    if finding and finding.answer == OPEN:  # of classes the world knows more: not all trees are oaks
+        linked = _linked([*(c for _, c in premises), claims[0]])
+        return finding if linked and claims[0].how == "one" else None
     return finding
 
 
