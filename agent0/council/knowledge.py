@@ -7,7 +7,6 @@ counts as proven. Text is data: it is quoted, never followed.
 import re
 import shutil
 import threading
-import time
 from collections import defaultdict
 from collections.abc import Iterator
 from hashlib import sha256
@@ -49,12 +48,14 @@ class KnowledgeMember:
 
     def _settled(self, question: str) -> dict | None:
         records = self._known().get(normalise(question), [])
-        if not records or any(not _confirms(record) for record in records):
+        confirmed = [record for record in records if _confirms(record)]
+        if not confirmed:
             return None
-        if any(not answers_agree(record["response"], final_answer(records[0]["response"])) for record in records[1:]):
-            return None
-        people = {record["user"] or record["id"] for record in records}
-        return records[-1] if len(people) >= _CONFIRMATIONS else None
+        answer = final_answer(confirmed[-1]["response"])
+        if any(answers_agree(record["response"], answer) != _confirms(record) for record in records):
+            return None  # another answer is confirmed, too, or this one was denied
+        people = {record["user"] or record["id"] for record in confirmed}
+        return confirmed[-1] if len(people) >= _CONFIRMATIONS else None
 
     def _similar(self, question: str) -> Rewrite | None:
         if not any(_confirms(record) for records in self._known().values() for record in records):
@@ -94,7 +95,7 @@ class KnowledgeMember:
         with self._lock:
             if self._confirmed is None:
                 self._confirmed = defaultdict(list)
-                for record in memory.between(0, time.time() + 1):
+                for record in memory.meta:
                     if (record["feedback"] or {}).get("success") is not None:
                         self._confirmed[normalise(record["query"])].append(record)
             return self._confirmed

@@ -131,6 +131,13 @@ def test_a_contradiction_leaves_nothing_proven(memory, response, success):
     assert not KnowledgeMember(memory).proves(QUESTION)
 
 
+def test_the_denial_of_another_answer_contradicts_nothing(memory):
+    for user in ("ann", "bob"):
+        confirm(memory, QUESTION, "The answer is Ms. Okoye.", user)
+    confirm(memory, QUESTION, "The answer is Mr. Lind.", "cem", success=False)
+    assert KnowledgeMember(memory).proves(QUESTION)
+
+
 def test_unconfirmed_answers_are_no_knowledge_and_load_no_embedder(memory, monkeypatch):
     monkeypatch.setattr("faiss_memory.load_embedder", lambda: pytest.fail("the embedder was loaded"))
     memory.add(QUESTION, {"response": "The answer is Mr. Lind.", "success": True})
