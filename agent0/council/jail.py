@@ -6,12 +6,15 @@ serves root (who first gives up being root) and everybody else; where a step fai
 """
 
 import ctypes
+import errno
 import os
 import platform
 import resource
+import select
 import signal
 import struct
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 NOBODY = 65534
@@ -141,8 +144,11 @@ def filter_calls() -> None:
     must(libc.prctl(PR_SET_SECCOMP, 2, program, 0, 0), "seccomp")
 
 
-def die_with_parent() -> None:
+def die_with_parent(alive: Callable[[], bool]) -> None:
+    """Be killed when the parent dies; raise OSError if it is not `alive` any more, which no signal would tell."""
     must(libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0), "prctl")
+    if not alive():
+        raise OSError(errno.ESRCH, "the parent has died")
 
 
 def run_program(seconds: int) -> None:
@@ -157,10 +163,12 @@ def run_program(seconds: int) -> None:
 
 def guard(body, *arguments) -> int:
     """Fork, let the child run body, and return the child's exit status (128 + n where signal n ended it)."""
+    parent_lives, held_by_parent = os.pipe()
     child = os.fork()
     if child == 0:
         try:
-            die_with_parent()
+            os.close(held_by_parent)
+            die_with_parent(lambda: not select.select([parent_lives], [], [], 0)[0])
             os._exit(body(*arguments))
         except BaseException as error:
             os._exit(cannot(error))
@@ -175,7 +183,7 @@ def cannot(error: BaseException) -> int:
     return CANNOT
 
 
-def main(seconds: int) -> int:
+def main(seconds: int, council: int) -> int:
     program = sys.stdin.buffer.read()
     os.dup2(os.open("/dev/null", os.O_RDONLY), 0)
     os.umask(0o022)
@@ -193,7 +201,7 @@ def main(seconds: int) -> int:
         unshare(CLONE_NEWUSER | CLONE_NEWNS)
         become_nobody(proc, user, group)
         build_root(program)
-    die_with_parent()
+    die_with_parent(lambda: os.getppid() == council)
     unshare(CLONE_NEWUSER | CLONE_NEWNS | CLONE_REST)
     become_nobody(proc, NOBODY, NOBODY)
     put(proc, "sys/user/max_user_namespaces", "0")  # of this namespace alone: no way back to capabilities
@@ -203,6 +211,6 @@ def main(seconds: int) -> int:
 
 if __name__ == "__main__":
     try:
-        sys.exit(main(int(sys.argv[1])))
+        sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))
     except (OSError, KeyError) as error:
         sys.exit(cannot(error))

@@ -53,8 +53,9 @@ class Jury:
         with self._lock:
             if self._record[juror][1] < _ENOUGH:
                 return 1.0
-            if self._weights[0] != len(self._truth):
-                self._weights = len(self._truth), _weights(self._votes, self._truth)
+            known = sum(choices for _, choices in self._record.values())
+            if self._weights[0] != known:
+                self._weights = known, _weights(self._votes, self._truth)
             return self._weights[1][juror]
 
     def score(self, judge: str, right: float, wrong: float) -> None:

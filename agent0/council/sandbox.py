@@ -46,7 +46,7 @@ def run_python(program: str, seconds: int = 4) -> Run:
 
 
 def _run(program: str, seconds: int) -> Run:
-    command = [os.path.realpath(sys.executable), "-I", "-S", str(JAIL), str(seconds)]
+    command = [os.path.realpath(sys.executable), "-I", "-S", str(JAIL), str(seconds), str(os.getpid())]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
         jail = subprocess.Popen(
             command, stdin=subprocess.PIPE, stdout=out, stderr=errors, env={}, cwd="/", start_new_session=True

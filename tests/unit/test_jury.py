@@ -76,6 +76,14 @@ def test_few_proven_questions_are_no_record():
     assert jury.weight("unlucky") == 0.0
 
 
+def test_a_juror_who_joins_later_is_weighed_too():
+    jury = Jury()
+    for juror in ("early", "late"):
+        for n in range(6):
+            jury.vote(juror, f"question {n}", ["a", "b"], 0, 0)
+        assert jury.weight(juror) == 1.0
+
+
 def test_votes_are_weighted():
     attendance = Attendance()
     attendance.jury = seasoned(good=1.0, fair=0.9, coin=0.5, other=0.5)
