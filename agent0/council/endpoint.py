@@ -79,7 +79,11 @@ class EndpointMember:
         return read_vote(reply, len(candidates)) if reply else None
 
     def _program_agrees(self, question: str, answer: str) -> str | None:
-        reply = self._ask(program_prompt(question), temperature=0, max_tokens=512)
+        try:
+            reply = self._ask(program_prompt(question), temperature=0, max_tokens=512)
+        except CouncilError as error:  # the answer is there already: it stays a plain proposal
+            log.info("council member %s: no program: %s", self.name, error)
+            return None
         program = read_program(reply) if reply else None
         return program_agrees(program, question, answer) if program else None
 

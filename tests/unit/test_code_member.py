@@ -154,6 +154,7 @@ def test_an_answer_and_a_program_that_agree_are_a_proof(server):  # noqa: F811
         program("print(1 / 0)"),
         program("while 90:\n    f(60)"),
         (200, "105", "stop"),
+        (401, "no more", ""),
         (200, "", "stop"),
     ],
 )
