@@ -4,14 +4,14 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line
+.PHONY: help setup demo test lint serve night cron-line bench-harvest
 
 PYTHON ?= python3
 BIN := .venv/bin
 SCRIPTS := train_lora.sh deploy_lora.sh rollback_lora.sh cron/nightly_improvement.sh cron/lib.sh .ci/run
 
 help: ## list the commands
-	@awk -F ' *## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-10s %s\n", $$1, $$2 }' Makefile
+	@awk -F ' *## ' '/^[a-z-]+:.*## / { sub(/:.*/, "", $$1); printf "make %-13s %s\n", $$1, $$2 }' Makefile
 
 setup: .venv/.installed ## install everything into .venv and convert the embedded model, once
 
@@ -32,6 +32,9 @@ serve: setup ## run the Council server on 127.0.0.1:8000
 
 night: setup ## run the nightly improvement now
 	cron/nightly_improvement.sh
+
+bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
+	$(BIN)/python -m bench.harvest
 
 cron-line: ## print the crontab line that runs it at 2 AM
 	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'

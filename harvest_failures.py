@@ -4,7 +4,8 @@ Without arguments it harvests yesterday (local time; HARVEST_WINDOW=today for to
 missed, one file a day. A day that is harvested again keeps its examples and gains only new ones.
 
 Reads    memory/, examples/heldout.jsonl and examples/probes.jsonl (their questions are never harvested)
-Writes   training_data/harvest_YYYYMMDD.jsonl, logs/harvest_*.log, one line a day in logs/ledger.jsonl
+Writes   training_data/harvest_YYYYMMDD.jsonl, training_data/quarantine_YYYYMMDD.jsonl (what was refused, and why),
+         memory/council.db (what members said), logs/harvest_*.log, one line a day in logs/ledger.jsonl
 Exit     0 new examples, 10 nothing to do, 1 failed, 2 usage
 """
 
@@ -12,71 +13,34 @@ import argparse
 import os
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
-from pathlib import Path
 
 from tqdm import tqdm
 
-from agent0 import ledger
+from agent0 import guard
 from agent0.command import DONE, NOTHING_TO_DO, USAGE, CouncilError, log, run_command, start_log
 from agent0.council.code import CodeMember
 from agent0.council.endpoint import endpoint_members
 from agent0.council.knowledge import KnowledgeMember
 from agent0.council.logic import LogicMember
-from agent0.council.math import MathMember, solve
+from agent0.council.math import MathMember
 from agent0.council.protocol import Attendance, Decision, Member, convene
 from agent0.council.self_member import SelfMember
 from agent0.council.user import UserMember
-from agent0.quality import accepts, answers_agree, assess_quality, held_out_questions, normalise
-from agent0.records import Answer, Failure, TrainingExample, read_jsonl, write_jsonl
+from agent0.failures import find_failures, own_wording, proven_right
+from agent0.outcomes import Harvest, Outcome, record, report
+from agent0.quality import accepts, assess_quality, held_out_questions, normalise
+from agent0.quarantine import quarantine_file, update_quarantine
+from agent0.records import Answer, Failure, Quarantined, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
+from agent0.windows import Window, day_window, days_due, split_by_day
 from faiss_memory import FaissMemory
 
-CATCH_UP = 14  # days
-AT_ONCE = 4  # failures before the council at a time: endpoints are slow, not busy
-
 _assess_quality = assess_quality  # the seed's name for it
-
-
-@dataclass(frozen=True)
-class Window:
-    """A stretch of one local day, in unix seconds; `complete` where it is the whole day and the day is over."""
-
-    day: date
-    since: float
-    until: float
-    complete: bool
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What became of one failure."""
-
-    failure: Failure
-    decision: Decision
-    example: TrainingExample | None
-
-    @property
-    def kind(self) -> str:
-        return self.decision.rewrite.kind if self.decision.rewrite else "open"
-
-
-@dataclass
-class Harvest:
-    """One window's harvest: outcomes, and the counts of failures that never came before the council."""
-
-    window: Window
-    file: Path
-    outcomes: list[Outcome] = field(default_factory=list)
-    skipped: Counter = field(default_factory=Counter)  # "proven right", "held out", "repeated", "harvested before"
-
-    @property
-    def examples(self) -> list[TrainingExample]:
-        return [outcome.example for outcome in self.outcomes if outcome.example]
 
 
 class FailureHarvester:
@@ -84,51 +48,75 @@ class FailureHarvester:
 
     _assess_quality = staticmethod(assess_quality)
 
-    def __init__(self, memory: FaissMemory | None = None, members: Sequence[Member] | None = None):
+    def __init__(
+        self,
+        memory: FaissMemory | None = None,
+        members: Sequence[Member] | None = None,
+        embed: Callable | None = None,
+    ):
         self.memory = memory or FaissMemory()
         self.members = council_members() if members is None else list(members)
         self.attendance = Attendance()
+        self.embed = embed  # the guard's; by default the memory's embedder, loaded where it is needed
 
     def harvest(self, window: Window | None = None) -> Harvest:
-        """Harvest one window (default: yesterday), write its file, and tell the ledger.
+        """Harvest one window (default: yesterday), write its files, and tell the ledger.
 
-        Raises CouncilError where the day's file or a held-out file cannot be read.
+        Raises CouncilError where the day's files or a held-out file cannot be read.
         """
         start = time.time()
         window = window or day_window(date.today() - timedelta(1))
-        harvest = Harvest(window, get_settings().training_data / f"harvest_{window.day:%Y%m%d}.jsonl")
+        folder = get_settings().training_data
+        harvest = Harvest(window, folder / f"harvest_{window.day:%Y%m%d}.jsonl")
         earlier = list(read_jsonl(harvest.file, TrainingExample)) if harvest.file.exists() else []
-        failures = self._choose(self.find_failures(window), earlier, harvest.skipped)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
+        admitted, refused = guard.admit(self.find_failures(window))
+        failures = self._choose(admitted, earlier, harvest.skipped)
+        with ThreadPoolExecutor(get_settings().council_concurrency) as pool:
             judged = tqdm(pool.map(self.rewrite, failures), "rewriting", len(failures), unit="failure", disable=None)
-            harvest.outcomes = list(judged)
+            harvest.outcomes = self._examine(list(judged))
+        harvest.outcomes += [Outcome(failure, None, None, reason) for failure, reason in refused]
+        harvest.quarantine = [_quarantined(outcome) for outcome in harvest.outcomes if outcome.refusal]
         if harvest.examples:
             write_jsonl(harvest.file, [*earlier, *harvest.examples])
-        _record(harvest, time.time() - start)
+        accepted = [example.answer_id for example in harvest.examples]
+        update_quarantine(quarantine_file(folder, window.day), harvest.quarantine, accepted)
+        record(harvest, time.time() - start)
         return harvest
 
     def find_failures(self, window: Window) -> list[Failure]:
-        """Return the window's failures, oldest first: flagged, refused by the user, or confident but proven wrong."""
-        answers = (Answer.model_validate(record) for record in self.memory.between(window.since, window.until))
-        return [Failure(answer=answer, cause=cause) for answer in answers if (cause := failure_cause(answer))]
+        """Return the window's failures, oldest first: by flag, feedback, audit or repetition."""
+        records = self.memory.between(window.since, window.until)
+        return find_failures([Answer.model_validate(record) for record in records])
 
     def rewrite(self, failure: Failure) -> Outcome:
-        """Let the council decide on one failure, and make the training example if its rewrite is accepted."""
+        """Let the council decide on one failure, and make the training example if its rewrite is accepted.
+
+        An answer that is proven right needs no rewrite: it becomes an example in its own words.
+        """
         answer = failure.answer
-        correction = (answer.feedback or {}).get("correction")
-        members = [*self.members, *([UserMember(correction)] if correction else [])]
-        decision = convene(answer.query, answer.response, members, self.attendance)
+        decision = own = own_wording(answer)
+        if own is None:
+            correction = (answer.feedback or {}).get("correction")
+            members = [*self.members, *([UserMember(correction)] if correction else [])]
+            decision = convene(answer.query, answer.response, members, self.attendance)
         if decision.rewrite is None:
             return Outcome(failure, decision, None)
-        rewrite = decision.rewrite
-        full_text = f"REASONING: {rewrite.reasoning}\nANSWER: {rewrite.output}"
+        full_text = f"REASONING: {decision.rewrite.reasoning}\nANSWER: {decision.rewrite.output}"
         score = self._assess_quality(answer.query, answer.response, full_text)
         if not accepts(score, decision.verified_by):
-            return Outcome(failure, decision, None)
-        return Outcome(failure, decision, _example(answer, decision, score))
+            return Outcome(failure, decision, None, "quality below QUALITY_THRESHOLD")
+        return Outcome(failure, decision, _example(answer, decision, score, "positive" if own else "rewrite"))
+
+    def _examine(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Take the examples away that the guard keeps out of the pool."""
+        refused = guard.examine([(o.failure, o.example) for o in outcomes if o.example], self.embed)
+        return [
+            replace(o, example=None, refusal=refused[o.example.id]) if o.example and o.example.id in refused else o
+            for o in outcomes
+        ]
 
     def _choose(self, failures: Iterable[Failure], earlier: list[TrainingExample], skipped: Counter) -> list[Failure]:
-        """Drop what needs no rewrite, and fold repeated questions into the newest failure; count what is dropped."""
+        """Drop what cannot or need not be learned, fold repeated questions into the newest, and count both."""
         forbidden = held_out_questions()
         known = {example.answer_id for example in earlier} | {normalise(e.instruction) for e in earlier}
         newest: dict[str, Failure] = {}
@@ -138,8 +126,8 @@ class FailureHarvester:
                 skipped["held out"] += 1
             elif failure.answer.id in known or question in known:
                 skipped["harvested before"] += 1
-            elif proven_right(failure.answer):
-                skipped["proven right"] += 1
+            elif proven_right(failure.answer) and not own_wording(failure.answer):
+                skipped["proven right, but not worth repeating"] += 1
             else:
                 skipped["repeated"] += question in newest
                 newest[question] = failure
@@ -153,21 +141,7 @@ def council_members() -> list[Member]:
     return [MathMember(), LogicMember(), CodeMember(), KnowledgeMember(), *endpoints, *own]
 
 
-def failure_cause(answer: Answer) -> str | None:
-    """Return feedback, flag or audit for an answer that failed; None for one that did not."""
-    if not answer.success:
-        return "feedback" if answer.feedback else "flag"
-    solution = solve(answer.query)
-    return "audit" if solution and not answers_agree(answer.response, solution.result) else None
-
-
-def proven_right(answer: Answer) -> bool:
-    """Whether the exact check proves a flagged answer right after all."""
-    solution = solve(answer.query)
-    return solution is not None and answers_agree(answer.response, solution.result)
-
-
-def _example(answer: Answer, decision: Decision, score: float) -> TrainingExample:
+def _example(answer: Answer, decision: Decision, score: float, origin: str) -> TrainingExample:
     rewrite = decision.rewrite
     return TrainingExample(
         instruction=answer.query,
@@ -180,55 +154,16 @@ def _example(answer: Answer, decision: Decision, score: float) -> TrainingExampl
         kind=rewrite.kind,
         verified_by=decision.verified_by,
         votes=decision.votes,
+        origin=origin,
     )
 
 
-def _record(harvest: Harvest, seconds: float) -> None:
-    outcomes, accepted = harvest.outcomes, len(harvest.examples)
-    rewritten = sum(outcome.decision.rewrite is not None for outcome in outcomes)
-    ledger.append(
-        "harvest",
-        date=harvest.window.day.isoformat(),
-        complete=harvest.window.complete,
-        failures=len(outcomes),
-        causes=dict(Counter(outcome.failure.cause for outcome in outcomes)),
-        skipped=dict(+harvest.skipped),
-        rewritten=rewritten,
-        accepted=accepted,
-        abstained=len(outcomes) - rewritten,
-        refused=rewritten - accepted,
-        rewrite_success_rate=accepted / len(outcomes) if outcomes else None,  # no failure is no success
-        seconds=seconds,
-        file=harvest.file.name,
-    )
-
-
-def day_window(day: date) -> Window:
-    """Return the whole local day."""
-    since, until = (_midnight(d) for d in (day, day + timedelta(1)))
-    return Window(day, since, until, until <= time.time())
-
-
-def split_by_day(since: datetime, until: datetime) -> list[Window]:
-    """Return the stretch as windows of one local day each."""
-    windows, day = [], since.astimezone().date()
-    while _midnight(day) < until.timestamp():
-        whole = day_window(day)
-        start, end = max(whole.since, since.timestamp()), min(whole.until, until.timestamp())
-        windows.append(Window(day, start, end, whole.complete and (start, end) == (whole.since, whole.until)))
-        day += timedelta(1)
-    return windows
-
-
-def days_due(target: date) -> list[date]:
-    """Return the target day, and before it the days that were missed since the last complete harvest."""
-    done = [date.fromisoformat(e["date"]) for e in ledger.read("harvest") if e.get("complete")]
-    first = max(max(done) + timedelta(1), target - timedelta(CATCH_UP)) if done else target
-    return [first + timedelta(n) for n in range((target - first).days + 1)] or [target]
-
-
-def _midnight(day: date) -> float:
-    return datetime(day.year, day.month, day.day).astimezone().timestamp()
+def _quarantined(outcome: Outcome) -> Quarantined:
+    rewrite = outcome.decision.rewrite if outcome.decision else None
+    if rewrite is None:
+        return guard.quarantined(outcome.failure, outcome.refusal)
+    known = {"output": rewrite.output, "member": rewrite.member, "votes": outcome.decision.votes}
+    return guard.quarantined(outcome.failure, outcome.refusal, verified_by=rewrite.proof, **known)
 
 
 def _arguments() -> argparse.Namespace:
@@ -265,31 +200,6 @@ def _log_to_file() -> None:
     start_log()
 
 
-def _report(harvest: Harvest) -> None:
-    """Log what became of the day's failures, by cause and by kind."""
-    aside = ", ".join(f"{count} {why}" for why, count in (+harvest.skipped).items())
-    log.info("%s: %d failures%s", harvest.window.day, len(harvest.outcomes), f" (set aside: {aside})" if aside else "")
-    rows = [(f"cause {o.failure.cause}", o) for o in harvest.outcomes] + [
-        (f"kind {o.kind}", o) for o in harvest.outcomes
-    ]
-    if not rows:
-        return
-    columns = ("failures", "rewritten", "verified", "abstained", "refused")
-    log.info("%-20s %s", "", " ".join(f"{name:>9}" for name in columns))
-    for name in dict.fromkeys(name for name, _ in rows):
-        log.info("%-20s %s", name, " ".join(f"{n:9}" for n in _counts([o for row, o in rows if row == name])))
-    reasons = Counter(o.decision.reason for o in harvest.outcomes if o.decision.rewrite is None)
-    for reason, count in reasons.most_common():
-        log.info("abstained: %d x %s", count, reason)
-
-
-def _counts(outcomes: list[Outcome]) -> tuple[int, ...]:
-    rewritten = [o for o in outcomes if o.decision.rewrite]
-    verified = sum(o.decision.verified_by is not None for o in rewritten)
-    refused = sum(o.example is None for o in rewritten)
-    return len(outcomes), len(rewritten), verified, len(outcomes) - len(rewritten), refused
-
-
 def main() -> int:
     arguments = _arguments()
     windows = _windows(arguments)
@@ -298,9 +208,10 @@ def main() -> int:
     harvests = []
     for window in windows:
         harvests.append(harvester.harvest(window))
-        _report(harvests[-1])
+        report(harvests[-1])
     for name, count in harvester.attendance.failures.items():
         log.warning("council member %s failed %d times", name, count)
+    harvester.attendance.jury.report()
     accepted = sum(len(harvest.examples) for harvest in harvests)
     if not accepted:
         log.info("no new example: nothing to do")

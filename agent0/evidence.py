@@ -114,10 +114,11 @@ def verdict(evidence: Evidence, thresholds: Thresholds) -> Verdict:
     better = sum(p.candidate_right - p.stable_right for p in pairs) / len(pairs) if pairs else None
     if evidence.failure:
         return Verdict(False, evidence.failure, better)
-    if given_up := hopeless(pairs) or too_slow(evidence.pairs, thresholds):
+    if given_up := hopeless(pairs):
         return Verdict(False, given_up, better)
     if len(pairs) < MIN_PROBES:
-        return Verdict(False, f"no evidence: {len(pairs)} paired questions, {MIN_PROBES} needed", better)
+        few = f"no evidence: {len(pairs)} paired questions, {MIN_PROBES} needed"
+        return Verdict(False, too_slow(evidence.pairs, thresholds) or few, better)
     if not any(pair.candidate_right for pair in pairs):
         return Verdict(False, f"the candidate answered none of {len(pairs)} questions right", better)
     bars = [*_probe_bars(evidence.pairs, pairs, thresholds), *_live_bars(evidence, thresholds)]
@@ -173,8 +174,8 @@ def hopeless(pairs: Sequence[Pair]) -> str | None:
 
 
 def too_slow(pairs: Sequence[Pair], thresholds: Thresholds) -> str | None:
-    """Why further timing cannot help, or None: each answer took longer than the threshold and all of stable's."""
-    limit = max([thresholds.latency_ms, *(pair.stable_ms for pair in pairs)])
+    """Why further timing cannot help, or None: each answer took longer than the slowest of stable's would allow."""
+    limit = max([thresholds.latency_ms, *(pair.stable_ms * LATENCY_SLACK for pair in pairs)])
     if len(pairs) < SLOW_PROBES or any(pair.candidate_ms <= limit for pair in pairs):
         return None
     return f"each of {len(pairs)} answers took over {limit:.0f} ms"

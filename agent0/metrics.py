@@ -24,7 +24,7 @@ NIGHT_COUNTERS = (
 NIGHT_GAUGES = (
     ("autogen_training_duration_seconds", "Duration of the last training", "training", "seconds"),
     ("autogen_training_loss", "Final loss of the last training", "training", "loss"),
-    ("autogen_quality_improvement_ratio", "Improvement measured at the last deployment", "deployment", "improvement"),
+    ("autogen_quality_improvement_ratio", "Held-out success gained, by the last gate", "gate", "improvement"),
     ("autogen_agent0_rewrite_success_rate", "Share of rewrites accepted at the last harvest", "harvest",
      "rewrite_success_rate"),
 )  # fmt: skip

@@ -1,9 +1,14 @@
 """The part of training that needs torch: the NF4 base model, its LoRA, and a loop with losses on answers only."""
 
 import itertools
+import json
+import os
+import sys
 import warnings
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from peft import LoraConfig, get_peft_model
@@ -21,6 +26,7 @@ from transformers import (
 from transformers.utils.logging import disable_progress_bar
 
 from agent0.command import log
+from agent0.data_parallel import choose_processes, is_first, together
 
 SEED = 7
 disable_progress_bar()  # of loading: training has a bar of its own
@@ -66,14 +72,18 @@ class AnswerTrainer(Trainer):
     """Trainer whose loss takes logits at answer positions alone: the vocabulary's matmul dominates a small model."""
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
-        """Return the cross entropy of the answer tokens, summed and divided by their number in the whole step."""
-        causal = self.accelerator.unwrap_model(model).get_base_model()
-        labels = inputs.pop("labels")[:, 1:]
-        at_answer = labels != -100
-        hidden = causal.model(**inputs, use_cache=False).last_hidden_state[:, :-1]
-        logits = causal.lm_head(hidden[at_answer]).float()
-        count = num_items_in_batch if num_items_in_batch is not None else at_answer.sum()
-        return torch.nn.functional.cross_entropy(logits, labels[at_answer], reduction="sum") / count
+        """Return the cross entropy of the answer tokens, summed and divided by their number in the whole step.
+
+        `inputs` is one packed sequence. The number is that of all processes, whose gradients are averaged: hence
+        the factor.
+        """
+        labels = inputs.pop("labels")[0, 1:]
+        at_answer = (labels != -100).nonzero()[:, 0]
+        logits = model(**inputs, use_cache=False, logits_to_keep=at_answer).logits[0].float()
+        loss = torch.nn.functional.cross_entropy(logits, labels[at_answer], reduction="sum")
+        if num_items_in_batch is None:
+            return loss / len(at_answer)
+        return loss * self.accelerator.num_processes / num_items_in_batch
 
 
 def common_prefix(rows: list[dict]) -> list[int]:
@@ -125,18 +135,35 @@ class Progress(TrainerCallback):
         self.bar.close()
 
 
-def fit(model, tokenizer, rows: list[dict], recipe, scratch: Path) -> list[float]:
-    """Train model in place on rows ({input_ids, labels}) and return the loss of each optimiser step.
+def train(path: str, rows: list[dict], recipe, scratch: Path) -> tuple[torch.nn.Module, list[float]]:
+    """Train a LoRA on the base model at `path`; return the model and the loss of each optimiser step.
 
-    `scratch` is a folder that the trainer may write to; what it leaves there is of no use afterwards.
+    rows are {input_ids, labels}. On a CPU the passes of a step are shared by several processes. `scratch` is a folder
+    to write to; what is left there is of no use afterwards.
     """
+    processes = choose_processes(recipe.gradient_accumulation)
+    job = scratch / "job.json"
+    job.write_text(json.dumps({"path": path, "rows": rows, "recipe": asdict(recipe)}), encoding="utf-8")
+    with together(processes, ["-m", "agent0.qlora", str(job)]):
+        if processes > 1:
+            torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        return _train(path, rows, recipe, scratch)
+
+
+def _train(path: str, rows: list[dict], recipe, scratch: Path) -> tuple[torch.nn.Module, list[float]]:
+    model = load_model(path, recipe)
+    return model, fit(model, load_tokenizer(path), rows, recipe, scratch)
+
+
+def fit(model, tokenizer, rows: list[dict], recipe, scratch: Path) -> list[float]:
+    """Train model in place on rows, alone or as one of several processes; return the loss of each optimiser step."""
     from datasets import Dataset
 
     dtype = compute_dtype()
     arguments = TrainingArguments(
         output_dir=str(scratch),
         per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=recipe.gradient_accumulation,
+        gradient_accumulation_steps=max(1, recipe.gradient_accumulation // int(os.environ.get("WORLD_SIZE", 1))),
         learning_rate=recipe.learning_rate,
         num_train_epochs=recipe.num_epochs,
         lr_scheduler_type="cosine",
@@ -148,6 +175,8 @@ def fit(model, tokenizer, rows: list[dict], recipe, scratch: Path) -> list[float
         save_strategy="no",
         report_to="none",
         dataloader_pin_memory=torch.cuda.is_available(),
+        use_cpu=not torch.cuda.is_available(),
+        ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         disable_tqdm=True,
         log_level="error",
@@ -162,7 +191,8 @@ def fit(model, tokenizer, rows: list[dict], recipe, scratch: Path) -> list[float
     )
     trainer.model_accepts_loss_kwargs = True  # so that the loss of accumulated batches is divided once
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Progress())
+    if is_first():
+        trainer.add_callback(Progress())
     trainer.train()
     return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
@@ -172,3 +202,8 @@ def save(model, staging: Path, base_name: str) -> None:
     model.peft_config["default"].base_model_name_or_path = base_name
     model.save_pretrained(staging, safe_serialization=True, save_embedding_layers=False)
     (staging / "README.md").unlink(missing_ok=True)
+
+
+if __name__ == "__main__":  # one of several processes: the first one keeps what all have trained
+    _job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
+    _train(_job["path"], _job["rows"], SimpleNamespace(**_job["recipe"]), Path(sys.argv[1]).parent)

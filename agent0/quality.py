@@ -11,6 +11,7 @@ from agent0.values import Amount, digits, find_amounts, find_dates, find_times, 
 
 HELD_OUT = ROOT / "examples" / "heldout.jsonl"
 PROBES = ROOT / "examples" / "probes.jsonl"
+GENERAL = ROOT / "examples" / "general.jsonl"
 ANSWER_TOKENS = 56  # length of an answer where one is measured
 _STRONG = re.compile(r"\banswer(?:\s+is|\s+would\s+be|\s*:)\s*:?\s*|\\boxed\s*\{", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
@@ -53,7 +54,7 @@ def normalise(question: str) -> str:
 
 def held_out_questions() -> set[str]:
     """The normalised questions that are only ever measured on: never harvested, never trained on."""
-    files = [HELD_OUT, PROBES]
+    files = [HELD_OUT, PROBES, GENERAL]
     return {normalise(row.question) for path in files if path.exists() for row in read_jsonl(path, Question)}
 
 

@@ -42,11 +42,16 @@ class Answer(Record):
     failure_reason: str | None = None
 
 
+Cause = Literal["flag", "feedback", "audit", "repetition"]
+
+
 class Failure(Record):
-    """An answer that must be rewritten, and why: flag, feedback, or audit (confident but proven wrong)."""
+    """An answer that must be rewritten, and why: marked by the model (flag) or the user (feedback), confident but
+    proven wrong (audit), or asked again at once (repetition). `kind` is "open" where no exact check understands it."""
 
     answer: Answer
-    cause: Literal["flag", "feedback", "audit"]
+    cause: Cause
+    kind: str = "open"
 
 
 class Rewrite(Record):
@@ -72,6 +77,26 @@ class TrainingExample(Record):
     id: str
     answer_id: str
     kind: str
+    verified_by: str | None = None
+    votes: dict[str, float] | None = None
+    origin: Literal["rewrite", "positive"] = "rewrite"  # positive: the answer's own wording, proven right
+
+
+class Quarantined(Record):
+    """One line of training_data/quarantine_YYYYMMDD.jsonl: what was refused, and why. Never trained on.
+
+    Texts are scrubbed of personal data; where one held a secret, it is withheld.
+    """
+
+    answer_id: str
+    timestamp: float
+    user: str | None
+    cause: Cause
+    kind: str
+    reason: str
+    question: str
+    output: str | None = None
+    member: str | None = None
     verified_by: str | None = None
     votes: dict[str, float] | None = None
 

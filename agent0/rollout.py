@@ -43,7 +43,7 @@ def _health(client: CouncilClient) -> dict:
     return health
 
 
-def _load(client: CouncilClient, release: Release) -> None:
+def load_release(client: CouncilClient, release: Release) -> None:
     """Load a release on the server under its name. Raises ServerError; having it already is fine."""
     if release.is_base:
         return
@@ -56,14 +56,14 @@ def _load(client: CouncilClient, release: Release) -> None:
 
 def _serve(client: CouncilClient, release: Release) -> None:
     """Load, route, and see that the server says so. Raises CouncilError."""
-    _load(client, release)
+    load_release(client, release)
     client.route(release.name)
     serving = _health(client).get("adapter")
     if serving != release.name:
         raise CouncilError(f"{client.url} was routed to {release.name} but says that {serving} serves")
 
 
-def _unload(client: CouncilClient, release: Release) -> None:
+def unload_release(client: CouncilClient, release: Release) -> None:
     """Free the server's memory; a failure is only worth a warning."""
     if release.is_base:
         return
@@ -73,7 +73,7 @@ def _unload(client: CouncilClient, release: Release) -> None:
         log.warning("warning: %s stays loaded: %s", release.name, error)
 
 
-def _current() -> Release:
+def serving_release() -> Release:
     """The release that serves: what current points to, else base."""
     base, current = adapters.ensure_base(), adapters.target("current")
     if adapters.dangling("current"):
@@ -142,7 +142,7 @@ class Trial:
         write_json(self.candidate.path / DEPLOYED, summary)
         adapters.drop_links("failed", self.candidate)  # it has earned its place now
         _journal().unlink()
-        _unload(self.client, self.previous)
+        unload_release(self.client, self.previous)
         log.info("%s is promoted over %s: %s", self.candidate.name, self.previous.name, judged.reason)
         return DONE
 
@@ -157,7 +157,7 @@ class Trial:
         _record_rollback(self.candidate, self.previous, summary, "monitor")
         _journal().unlink(missing_ok=True)
         if not trouble:
-            _unload(self.client, self.candidate)
+            unload_release(self.client, self.candidate)
         log.info("%s is rolled back, %s serves again: %s", self.candidate.name, self.previous.name, judged.reason)
         return ROLLED_BACK
 
@@ -204,7 +204,7 @@ def deploy(wanted: str) -> int:
     client = CouncilClient()
     with _only_one():
         recover(client)
-        candidate, previous = _accept(wanted), _current()
+        candidate, previous = _accept(wanted), serving_release()
         if candidate == previous:
             log.info("nothing to deploy: %s serves already", candidate.name)
             return NOTHING_TO_DO
@@ -214,7 +214,7 @@ def deploy(wanted: str) -> int:
             log.warning("warning: the server serves %s, loras/current says %s: routing", serving, previous.name)
             _serve(client, previous)
         with _refusals(candidate.name):
-            _load(client, candidate)
+            load_release(client, candidate)
         return Trial(client, candidate, previous, probes).run()
 
 
@@ -262,7 +262,7 @@ def rollback(to: str | None = None, dry_run: bool = False) -> int:
     with _only_one():
         if not dry_run and recover(client) and to is None:
             return DONE  # what served had never been accepted, and is out
-        out, back = _current(), _way_back(to)
+        out, back = serving_release(), _way_back(to)
         if back is None:
             log.info("nothing to roll back to: %s serves", out.name)
             return NOTHING_TO_DO
@@ -278,7 +278,7 @@ def _way_back(to: str | None) -> Release | None:
     if to:
         wanted = adapters.validate(to)
         return None if wanted == adapters.target("current") else wanted
-    if _current().is_base and not adapters.dangling("current"):
+    if serving_release().is_base and not adapters.dangling("current"):
         return None
     for release in adapters.rollback_targets():
         try:
@@ -301,7 +301,7 @@ def _go_back(client: CouncilClient, out: Release, back: Release) -> int:
     if trouble:
         raise CouncilError(f"loras/current points to {back.name}, but the server does not serve it: {trouble}")
     if up:
-        _unload(client, out)
+        unload_release(client, out)
     log.info("%s is taken out, loras/current is %s: %s", out.name, back.name, server)
     return DONE
 

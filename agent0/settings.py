@@ -65,6 +65,12 @@ class Settings(BaseSettings):
     self_samples: int = Field(0, ge=0, le=64, description="answers asked of the served model in place of a proven text")
     council_timeout: float = Field(60, gt=0, description="one call to a council member, seconds")
 
+    council_concurrency: int = Field(8, ge=1, le=256, description="calls to one council member at a time")
+    repeat_seconds: float = Field(300, ge=0, description="asking again within it means that the answer failed, seconds")
+    feedback_burst: int = Field(10, ge=1, description="complaints of one user in 10 minutes; more are quarantined")
+    user_cap: int = Field(20, ge=1, description="unproven examples a day that one user's questions may become")
+    question_cap: int = Field(3, ge=1, description="unproven examples a day that askings of one question may become")
+
     # Night.
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
     keep_releases: int = Field(5, ge=1, description="releases kept besides those in use")

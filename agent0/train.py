@@ -114,9 +114,8 @@ def train(pool: list[TrainingExample], recipe: Recipe, staging: Path) -> dict:
     started = time.monotonic()
     tokenizer = qlora.load_tokenizer(base_model_path())
     rows = [encode(tokenizer, example) for example in pool]
-    model = qlora.load_model(base_model_path(), recipe)
     with tempfile.TemporaryDirectory() as scratch:
-        losses = qlora.fit(model, tokenizer, rows, recipe, Path(scratch))
+        model, losses = qlora.train(base_model_path(), rows, recipe, Path(scratch))
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(model, staging, base_model_name())

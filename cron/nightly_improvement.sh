@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Usage: nightly_improvement.sh
 #
-# The whole night: pre-flight -> harvest -> training -> deployment -> validation -> cleanup, and one notification
-# that says what happened. `make cron-line` prints the crontab line.
+# The whole night: pre-flight -> harvest -> training -> gate -> deployment -> validation -> cleanup, and one
+# notification that says what happened. `make cron-line` prints the crontab line.
 #
 # Settings: MIN_FREE_DISK_GB KEEP_RELEASES COUNCIL_URL NOTIFICATION_WEBHOOK and those of the stages, from the
 # environment or .env. The log of every stage is logs/nightly_<UTC time>.log; the story is logs/ledger.jsonl.
@@ -34,7 +34,9 @@ improve() { # the chain up to what serves; returns what happened, with the stage
   [[ $code == @(0|10) ]] || return "$code" # 10: nothing new, but the pool may hold what no training has seen
   stage training "$ROOT/train_lora.sh" || return
   code=0
-  stage deployment "$ROOT/deploy_lora.sh" loras/latest || code=$?
+  stage gate "$PYTHON" -m agent0.gate loras/latest || code=$?
+  [[ $code == @(0|30) ]] || return "$code" # 30: it is not tried, and what serves is validated all the same
+  ((code)) || stage deployment "$ROOT/deploy_lora.sh" loras/latest || code=$?
   [[ $code == @(0|20|30) ]] || return "$code"
   stage validation "$PYTHON" -m agent0.night validate || return
   return "$code"

@@ -2,9 +2,9 @@
 
     python -m examples.make_questions [--seed 7] [--folder examples]
 
-Writes day.jsonl (asked by day), heldout.jsonl (only measured on) and probes.jsonl (asked while a deployment is
-watched). No two questions, of one file or of two, ask the same thing of the same numbers. Answers are computed here
-from the numbers drawn, never from the text.
+Writes day.jsonl (asked by day), heldout.jsonl (only measured on), probes.jsonl (asked while a deployment is watched)
+and general.jsonl (what the base model answers right already). No two questions, of one file or of two, ask the same
+thing of the same numbers. Answers are computed here from the numbers drawn, never from the text.
 """
 
 import argparse
@@ -289,6 +289,67 @@ OPEN = {
 }
 
 
+GENERAL = [  # what the base model answers right, so that forgetting is seen
+    ("What is the capital of France?", "Paris"),
+    ("What is the capital of Italy?", "Rome"),
+    ("What is the capital of Germany?", "Berlin"),
+    ("What is the capital of England?", "London"),
+    ("What is the capital of Russia?", "Moscow"),
+    ("What is the capital of Greece?", "Athens"),
+    ("What is the capital of Egypt?", "Cairo"),
+    ("What is the capital of Japan?", "Tokyo"),
+    ("What is the capital of China?", "Beijing"),
+    ("What is the capital of Canada?", "Ottawa"),
+    ("What is the capital of Poland?", "Warsaw"),
+    ("What is the capital of Austria?", "Vienna"),
+    ("What is the capital of India?", "New Delhi"),
+    ("What is the capital of Ireland?", "Dublin"),
+    ("What is the capital of Hungary?", "Budapest"),
+    ("What is the capital of Sweden?", "Stockholm"),
+    ("What is the capital of Norway?", "Oslo"),
+    ("What is the capital of South Korea?", "Seoul"),
+    ("On which continent is Kenya?", "Africa"),
+    ("On which continent is Brazil?", "South America"),
+    ("On which continent is India?", "Asia"),
+    ("What is the chemical symbol for water?", "H2O"),
+    ("What is the opposite of hot?", "cold"),
+    ("What is the opposite of up?", "down"),
+    ("What is the opposite of big?", "small"),
+    ("What color is the sky on a clear day?", "blue"),
+    ("What language is spoken in France?", "French"),
+    ("What language is spoken in Germany?", "German"),
+    ("What language is spoken in Japan?", "Japanese"),
+    ("What language is spoken in Italy?", "Italian"),
+    ("What language is spoken in Mexico?", "Spanish"),
+    ("Who wrote Romeo and Juliet?", "Shakespeare"),
+    ("Who developed the theory of relativity?", "Einstein"),
+    ("Who discovered gravity?", "Newton"),
+    ("In which country is the Eiffel Tower?", "France"),
+    ("In which country is the Great Wall?", "China"),
+    ("In which city is the Colosseum?", "Rome"),
+    ("In which country is the Taj Mahal?", "India"),
+    ("What is the star at the center of our solar system?", "Sun"),
+    ("What organ pumps blood?", "heart"),
+    ("What do you call a young cow?", "calf"),
+    ("What is the currency of the United States?", "dollar"),
+    ("What is the currency of the United Kingdom?", "pound"),
+    ("Which month comes after January?", "February"),
+    ("What is the plural of mouse?", "mice"),
+    ("What is the plural of child?", "children"),
+    ("Translate the word hello into Spanish.", "hola"),
+    ("Which ocean lies between Europe and America?", "Atlantic"),
+    ("Which metal is attracted by magnets?", "iron"),
+    ("What is the main ingredient of bread?", "flour"),
+    ("What fruit is cider made from?", "apple"),
+    ("What force pulls objects toward the Earth?", "gravity"),
+    ("What is the process by which plants make food?", "photosynthesis"),
+    ("What is the boiling point of water in degrees Celsius?", "100"),
+    ("How many days are in a week?", "7"),
+    ("How many continents are there?", "7"),
+    ("How many hours are in a day?", "24"),
+]
+
+
 def draw_questions(seed: int) -> dict[str, list[dict]]:
     """Return split → rows {id, kind, question, answer}; nothing is asked twice, in other words either."""
     r, seen = random.Random(seed), set()
@@ -305,6 +366,7 @@ def draw_questions(seed: int) -> dict[str, list[dict]]:
     splits["day"] += [
         {"kind": kind, "question": question, "answer": None} for kind, texts in OPEN.items() for question in texts
     ]
+    splits["general"] = [{"kind": "general", "question": question, "answer": answer} for question, answer in GENERAL]
     for split, rows in splits.items():
         r.shuffle(rows)
         splits[split] = [{"id": f"{split}-{n:03}", **row} for n, row in enumerate(rows, 1)]

@@ -1,14 +1,18 @@
 """A council member behind any OpenAI-compatible endpoint."""
 
 import os
+import threading
+import time
 import tomllib
 from collections.abc import Sequence
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 
 import requests
 import tenacity
 
 from agent0.command import USAGE, CouncilError, log
+from agent0.council.answers import Answers
 from agent0.council.program import checkable, program_agrees
 from agent0.council.prompts import (
     program_prompt,
@@ -19,6 +23,7 @@ from agent0.council.prompts import (
     rewrite_prompt,
     score_prompt,
     vote_prompt,
+    without_mark,
 )
 from agent0.council.sandbox import isolates
 from agent0.quality import final_answer
@@ -26,26 +31,46 @@ from agent0.records import Rewrite
 from agent0.settings import get_settings
 
 _WAIT = tenacity.wait_random_exponential(multiplier=0.5, max=20)
+_LONGEST_WAIT = 120  # seconds, however long Retry-After says
+_BROKEN = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
 
 
 class _Busy(Exception):
-    """An answer worth waiting for: 429, 5xx, a timeout, a dropped connection."""
+    """An answer worth waiting for: 429, 5xx, a timeout, a dropped connection. `after` is what Retry-After asks for."""
+
+    def __init__(self, reason: str, after: float = 0):
+        super().__init__(reason)
+        self.after = after
 
 
 class EndpointMember:
-    """Proposes and votes through POST <url>/chat/completions; `key` is sent as a bearer token where given."""
+    """Proposes and votes through POST <url>/chat/completions; `key` is sent as a bearer token where given.
+
+    At most COUNCIL_CONCURRENCY calls are under way at a time. With `answers`, nothing is paid for twice.
+    """
 
     costly = True
 
-    def __init__(self, url: str, model: str, key: str | None = None, attempts: int = 4, wait=_WAIT):
+    def __init__(
+        self,
+        url: str,
+        model: str,
+        key: str | None = None,
+        attempts: int = 4,
+        wait=_WAIT,
+        answers: Answers | None = None,
+    ):
         url = url.rstrip("/")
         self.url = f"{url if url.endswith('/v1') else url + '/v1'}/chat/completions"
         self.name, self.model = f"{model}@{url.partition('://')[2].partition('/')[0]}", model
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
+        self._answers = answers
+        self._free = threading.BoundedSemaphore(get_settings().council_concurrency)
+        self._http = _session(get_settings().council_concurrency)
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Busy),
             stop=tenacity.stop_after_attempt(attempts),
-            wait=wait,
+            wait=lambda state: max(wait(state), state.outcome.exception().after),
             reraise=True,
         )
 
@@ -88,6 +113,13 @@ class EndpointMember:
         return program_agrees(program, question, answer) if program else None
 
     def _ask(self, prompt: str, **options) -> str | None:
+        """Return the reply to a prompt, as it was kept where the same was asked before."""
+        if self._answers is None:
+            return self._call(prompt, **options)
+        asked = [self.url, self.model, without_mark(prompt), options]
+        return self._answers.recall(asked, lambda: self._call(prompt, **options))
+
+    def _call(self, prompt: str, **options) -> str | None:
         """Return the reply's text, or None where it is empty or cut off at the length limit."""
         body = {"model": self.model, "messages": [{"role": "user", "content": prompt}], **options}
         try:
@@ -104,20 +136,38 @@ class EndpointMember:
 
     def _post(self, body: dict) -> dict:
         try:
-            response = requests.post(
-                self.url,
-                json=body,
-                headers=self._headers,
-                timeout=get_settings().council_timeout,
-                allow_redirects=False,
-            )
-        except (requests.ConnectionError, requests.Timeout) as error:
+            with self._free:
+                response = self._http.post(
+                    self.url,
+                    json=body,
+                    headers=self._headers,
+                    timeout=get_settings().council_timeout,
+                    allow_redirects=False,
+                )
+        except _BROKEN as error:
             raise _Busy(type(error).__name__) from None
         if response.status_code == 429 or response.status_code >= 500:
-            raise _Busy(f"HTTP {response.status_code}")
+            raise _Busy(f"HTTP {response.status_code}", _retry_after(response.headers.get("Retry-After", "")))
         if response.status_code != 200:  # the body may echo the key or the question: it is not logged
             raise CouncilError(f"{self.name} refuses: HTTP {response.status_code}; check its model and key")
         return response.json()
+
+
+def _session(connections: int) -> requests.Session:
+    """Return a session that keeps that many connections open."""
+    session = requests.Session()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=connections))
+    return session
+
+
+def _retry_after(value: str) -> float:
+    """Return the seconds that a Retry-After header asks for, as a number or a date; 0 where it says nothing clear."""
+    try:
+        seconds = float(value) if value.strip().isdigit() else parsedate_to_datetime(value).timestamp() - time.time()
+    except (TypeError, ValueError):
+        return 0
+    return min(max(seconds, 0), _LONGEST_WAIT)
 
 
 def endpoint_members() -> list[EndpointMember]:
@@ -126,15 +176,17 @@ def endpoint_members() -> list[EndpointMember]:
     Raises CouncilError (exit 2) that names the entry which is not of that form, or the variable which is not set.
     """
     entries = [entry.strip() for entry in get_settings().council_endpoints.split(",") if entry.strip()]
-    members = [_member("COUNCIL_ENDPOINTS", entry) for entry in entries] + _listed_members()
+    listed = [("COUNCIL_ENDPOINTS", entry) for entry in entries] + _listed_entries()
+    answers = Answers(get_settings().memory_path / "council.db") if listed else None
+    members = [_member(source, entry, answers) for source, entry in listed]
     names = [member.name for member in members]
     if twice := next((name for name in names if names.count(name) > 1), None):
         raise CouncilError(f"COUNCIL_ENDPOINTS names {twice} twice; a member has one vote: remove one", USAGE)
     return members
 
 
-def _listed_members() -> list[EndpointMember]:
-    """Return a member for each [[endpoint]] of council.toml: url, model, and key_variable where it needs a key."""
+def _listed_entries() -> list[tuple[str, str]]:
+    """Return each [[endpoint]] of council.toml (url, model, key_variable where it needs one) as (file, entry)."""
     path = get_settings().council_home / "council.toml"
     if not path.exists():
         return []
@@ -145,21 +197,21 @@ def _listed_members() -> list[EndpointMember]:
     tables = listed.get("endpoint")
     if set(listed) - {"endpoint"} or not isinstance(tables, list) or not all(isinstance(t, dict) for t in tables):
         raise CouncilError(f"{path}: holds [[endpoint]] tables and nothing else; correct it", USAGE)
-    return [_from_table(path, table) for table in tables]
+    return [(str(path), _entry(path, table)) for table in tables]
 
 
-def _from_table(path: Path, table: dict) -> EndpointMember:
+def _entry(path: Path, table: dict) -> str:
     wrong = [k for k, v in table.items() if k not in ("url", "model", "key_variable") or not isinstance(v, str)]
     if wrong:
         raise CouncilError(f"{path}: {wrong[0]} is not url, model or key_variable with a text; correct it", USAGE)
-    return _member(str(path), "|".join(table.get(key, "") for key in ("url", "model", "key_variable")).rstrip("|"))
+    return "|".join(table.get(key, "") for key in ("url", "model", "key_variable")).rstrip("|")
 
 
-def _member(source: str, entry: str) -> EndpointMember:
+def _member(source: str, entry: str, answers: Answers | None) -> EndpointMember:
     url, model, variable = (*(part.strip() for part in entry.split("|")), "", "")[:3]
     if not url.startswith(("http://", "https://")) or not model or entry.count("|") > 2:
         raise CouncilError(f"{source}: {entry!r} is not URL|model or URL|model|KEY_VARIABLE", USAGE)
     key = os.environ.get(variable) if variable else None
     if variable and not key:
         raise CouncilError(f"{source}: {variable} is not set; export it, or leave it out of the entry", USAGE)
-    return EndpointMember(url, model, key)
+    return EndpointMember(url, model, key, answers=answers)

@@ -87,11 +87,6 @@ class Jury:
         for judge, pairs in sorted(self._scores.items()):
             log.info("judge %s: agrees with %d of %d proven answers", judge, _agreement(pairs), len(pairs))
 
-    @property
-    def calibrated(self) -> bool:
-        """Whether the last calibration question was just taken."""
-        return self._questions == CALIBRATION
-
 
 def _agreement(pairs: list[tuple[float, float]]) -> int:
     return sum(right > wrong for right, wrong in pairs)

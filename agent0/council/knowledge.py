@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+from agent0.guard.injection import suspicious
+from agent0.guard.privacy import holds_secret, scrub
 from agent0.quality import answers_agree, final_answer, normalise
 from agent0.records import Rewrite
 from agent0.settings import get_settings
@@ -65,7 +67,7 @@ class KnowledgeMember:
         near = [r for r in found if r["score"] >= NEAR_QUESTION and _confirms(r) and _turns(r["query"]) == turns]
         if not near:
             return None
-        return self._quote(near[0]["response"], f"A user confirmed this answer to “{near[0]['query']}”.")
+        return self._quote(near[0]["response"], f"A user confirmed this answer to “{scrub(near[0]['query'])}”.")
 
     def _paragraph(self, question: str) -> Rewrite | None:
         texts = self._library()
@@ -74,7 +76,9 @@ class KnowledgeMember:
             return None
         return self._quote(found[0]["query"], f"So says {found[0]['response']}.")
 
-    def _quote(self, text: str, reasoning: str, proof: str | None = None) -> Rewrite:
+    def _quote(self, text: str, reasoning: str, proof: str | None = None) -> Rewrite | None:
+        if holds_secret(text) or suspicious(text) or scrub(text) != text:
+            return None  # the pool would not take it, and jurors may be other people's machines
         return Rewrite(
             member=self.name,
             reasoning=reasoning,

@@ -68,6 +68,12 @@ def score_prompt(question: str, answer: str) -> str:
     return _SCORE.format(query=_fence(question, mark), answer=_fence(answer, mark), mark=mark)
 
 
+def without_mark(prompt: str) -> str:
+    """The prompt as it would be with any other mark, so that two askings of the same compare equal."""
+    mark = re.search(r"QUERY: <([0-9a-f]{12})>", prompt)
+    return prompt.replace(mark[1], "mark") if mark else prompt
+
+
 def read_rewrite(reply: str) -> tuple[str, str] | None:
     """Return (reasoning, answer) of a reply in the seed's form, or None."""
     found = _FORM.search(reply)

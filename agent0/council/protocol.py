@@ -82,7 +82,7 @@ def convene(
     failed_response: str,
     members: Sequence[Member],
     attendance: Attendance | None = None,
-    shuffle: Callable[[list], None] = random.shuffle,
+    shuffle: Callable[[list], None] | None = None,
 ) -> Decision:
     """Ask the members, and accept one rewrite or none.
 
@@ -176,7 +176,7 @@ def _calibrate(question: str, proven: Rewrite, wrong: str, members: Sequence[Mem
     if not tested or not wrong.strip() or answers_agree(wrong, proven.result) or not jury.takes():
         return
     candidates = [proven.output, wrong]
-    random.shuffle(candidates)
+    random.Random(question).shuffle(candidates)
     right = candidates.index(proven.output)
     for member in tested:
         if hasattr(member, "vote"):
@@ -186,8 +186,6 @@ def _calibrate(question: str, proven: Rewrite, wrong: str, members: Sequence[Mem
             scores = [attendance.ask(member, member.judge, question, text) for text in (proven.output, wrong)]
             if None not in scores:
                 jury.score(member.name, *scores)
-    if jury.calibrated:
-        jury.report()
 
 
 def _by_vote(
@@ -195,7 +193,7 @@ def _by_vote(
     candidates: list[Rewrite],
     members: Sequence[Member],
     attendance: Attendance,
-    shuffle: Callable[[list], None],
+    shuffle: Callable[[list], None] | None,
 ) -> Decision:
     jurors = [m for m in members if hasattr(m, "vote") and any(c.member != m.name for c in candidates)]
     if not any(len(_jurors(members, candidate.member)) >= _quorum() for candidate in candidates):
@@ -240,11 +238,14 @@ def _judged_good(question: str, elected: Rewrite, members: Sequence[Member], att
 
 
 def _ballot(
-    juror: Member, question: str, candidates: list[Rewrite], attendance: Attendance, shuffle: Callable[[list], None]
+    juror: Member, question: str, candidates: list[Rewrite], attendance: Attendance, shuffle: Callable | None
 ) -> int | None:
-    """Return the index of the candidate that the juror prefers; it sees neither authors nor its own proposal."""
+    """Return the index of the candidate that the juror prefers; it sees neither authors nor its own proposal.
+
+    Without `shuffle` the order differs by question and juror, but not from one run to the next.
+    """
     order = [n for n, candidate in enumerate(candidates) if candidate.member != juror.name]
-    shuffle(order)
+    (shuffle or random.Random(f"{juror.name}\n{question}").shuffle)(order)
     shown = [candidates[n].output for n in order]
     choice = attendance.ask(juror, juror.vote, question, shown)
     choice = choice if isinstance(choice, int) and 0 <= choice < len(order) else None

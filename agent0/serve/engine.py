@@ -13,10 +13,12 @@ import torch
 
 from agent0.command import CouncilError, log
 from agent0.models import base_model_name, base_model_path
-from agent0.serve.decoder import Decoder, Sequence, Span
-from agent0.serve.lora import Lora, read_lora
+from agent0.serve.decoder import Decoder, Lora, Sequence, Span
+from agent0.serve.lora import read_lora
+from agent0.serve.native import NativeDecoder, fits, load_library
 from agent0.serve.sampling import Sampling, choose
 from agent0.serve.text import Prompter, Transcript, common_length
+from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
 
 BASE, STABLE = "base", "council"
@@ -311,7 +313,7 @@ class Engine:
 
 
 def load_engine() -> Engine:
-    """The engine for the configured base model: int8 on a CPU, bf16 on a GPU.
+    """The engine for the configured base model: int8 on a CPU with a compiler, bf16 on a GPU.
 
     Raises CouncilError where the model cannot be read or is of a family that the embedded engine does not run.
     """
@@ -326,10 +328,18 @@ def load_engine() -> Engine:
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CouncilError(f"BASE_MODEL={source}: {str(error).splitlines()[0]}") from error
-    decoder = Decoder(model, "bfloat16" if device == "cuda" else "int8")
+    decoder = make_decoder(model)
     engine = Engine(decoder, tokenizer, end_tokens(model, tokenizer))
-    log.info("engine: %s on %s in %.1f s", base_model_name(), device, time.monotonic() - started)
+    kind, seconds = type(decoder).__name__, time.monotonic() - started
+    log.info("engine: %s on %s with %s in %.1f s", base_model_name(), device, kind, seconds)
     return engine
+
+
+def make_decoder(model) -> Decoder:
+    """The quickest decoder for the model, its device and what is installed here."""
+    if model.device.type == "cpu" and fits(model) and (library := load_library(get_settings().models_path)):
+        return NativeDecoder(model, library)
+    return TorchDecoder(model, model.dtype)
 
 
 def end_tokens(model, tokenizer) -> set[int]:

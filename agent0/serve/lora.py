@@ -1,4 +1,4 @@
-"""Read a LoRA in PEFT's layout and lay it out for the decoder's fused linears. Nothing is merged."""
+"""Read a LoRA in PEFT's layout, and check it before the decoder lays it out."""
 
 import json
 import re
@@ -7,8 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from agent0.serve.decoder import FUSED, Decoder
-from agent0.serve.linear import Delta
+from agent0.serve.decoder import Decoder, Lora, Pairs
 
 _KEY = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.((?:self_attn|mlp)\.\w+_proj)\.lora_([AB])\.weight")
 _NEUTRAL = {  # what this layout computes; anything else would be served wrongly
@@ -22,11 +21,9 @@ _NEUTRAL = {  # what this layout computes; anything else would be served wrongly
     "lora_bias": (False, None),
 }
 
-Lora = list[dict[str, Delta]]
-
 
 def read_lora(folder: Path, decoder: Decoder) -> Lora:
-    """Return the LoRA in `folder` as deltas of each layer's fused linears.
+    """Return the LoRA in `folder` as the decoder wants it.
 
     Raises ValueError with the reason when it does not fit the decoder, is incomplete, or is not finite.
     """
@@ -39,8 +36,8 @@ def read_lora(folder: Path, decoder: Decoder) -> Lora:
         raise ValueError(f"{folder.name} cannot be read: {error}") from error
     scale = _scale(config)
     pairs = _pairs(weights, decoder)
-    _check_complete(pairs, config, len(decoder.layers))
-    return [_deltas(pairs, number, scale, decoder) for number in range(len(decoder.layers))]
+    _check_complete(pairs, config, decoder.layer_count)
+    return decoder.lay_out_lora(pairs, scale)
 
 
 def _scale(config: dict) -> float:
@@ -55,12 +52,12 @@ def _scale(config: dict) -> float:
     return alpha / rank**0.5 if config.get("use_rslora") else alpha / rank
 
 
-def _pairs(weights: dict[str, Tensor], decoder: Decoder) -> dict[tuple[int, str], dict[str, Tensor]]:
+def _pairs(weights: dict[str, Tensor], decoder: Decoder) -> Pairs:
     """The A (rank, in) and B (out, rank) of each (layer, module), checked."""
-    pairs: dict[tuple[int, str], dict[str, Tensor]] = {}
+    pairs: Pairs = {}
     for key, tensor in weights.items():
         match = _KEY.fullmatch(key)
-        if not match or int(match[1]) >= len(decoder.layers) or match[2] not in decoder.shapes:
+        if not match or int(match[1]) >= decoder.layer_count or match[2] not in decoder.shapes:
             raise ValueError(f"{key} is no LoRA weight of the base model")
         if not tensor.is_floating_point() or not torch.isfinite(tensor).all():
             raise ValueError(f"{key} holds values that are not finite")
@@ -74,7 +71,7 @@ def _pairs(weights: dict[str, Tensor], decoder: Decoder) -> dict[tuple[int, str]
     return pairs
 
 
-def _check_complete(pairs: dict, config: dict, layers: int) -> None:
+def _check_complete(pairs: Pairs, config: dict, layers: int) -> None:
     """Every layer must carry every target, or half an adapter would pass for a whole one."""
     ranks = {len(pair["A"]) for pair in pairs.values()}
     if ranks != {config["r"]}:
@@ -88,24 +85,3 @@ def _check_complete(pairs: dict, config: dict, layers: int) -> None:
     if have != wanted:
         number, module = min(have ^ wanted)
         raise ValueError(f"layer {number} {module}: the weights and target_modules disagree")
-
-
-def _deltas(pairs: dict, number: int, scale: float, decoder: Decoder) -> dict[str, Delta]:
-    """Fuse one layer: the A's side by side, the B's as blocks on a diagonal, the scale inside B."""
-    deltas = {}
-    for name, parts in FUSED.items():
-        found = [part for part in parts if (number, part) in pairs]
-        if not found:
-            continue
-        a = torch.cat([pairs[number, part]["A"] for part in found]).T
-        b = torch.zeros(a.shape[1], sum(decoder.shapes[part][0] for part in parts))
-        row = column = 0
-        for part in parts:
-            if part in found:
-                block = pairs[number, part]["B"].T * scale
-                b[row : row + len(block), column : column + block.shape[1]] = block
-                row += len(block)
-            column += decoder.shapes[part][0]
-        target = {"device": decoder.device, "dtype": decoder.dtype}
-        deltas[name] = Delta(a.contiguous().to(**target), b.contiguous().to(**target))
-    return deltas

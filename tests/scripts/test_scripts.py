@@ -27,7 +27,7 @@ TRAIN, DEPLOY, ROLLBACK, NIGHT = (
 )
 SCRIPTS = [TRAIN, DEPLOY, ROLLBACK, NIGHT]
 LOCKS = {TRAIN: "loras/.train.lock", DEPLOY: "loras/.lock", ROLLBACK: "loras/.lock", NIGHT: "logs/.night.lock"}
-STAGES = ["preflight", "harvest_failures", "agent0.train", "rollout deploy", "validate", "cleanup"]
+STAGES = ["preflight", "harvest_failures", "agent0.train", "agent0.gate", "rollout deploy", "validate", "cleanup"]
 STAND_IN = f"""#!/usr/bin/env bash
 echo "$*" >>"$COUNCIL_HOME/calls"
 [[ "$*" != *"night tell"* && "$*" != *agent0.notify* ]] || exec {sys.executable} "$@"
@@ -223,6 +223,7 @@ def test_a_stage_of_a_night_leaves_the_telling_to_the_night(place):
         ({"agent0.train": 1}, 1, "agent0.train", "Night: failed in training (exit 1)"),
         ({"rollout deploy": 1, "cleanup": 1}, 1, "rollout deploy", "Night: failed in deployment (exit 1)"),
         ({"rollout deploy": 20, "validate": 1}, 1, "validate", "Night: failed in validation (exit 1)"),
+        ({"agent0.gate": 1}, 1, "agent0.gate", "Night: failed in gate (exit 1)"),
         ({"cleanup": 1}, 1, "validate", "Night: failed in cleanup (exit 1)"),
     ],
 )
@@ -239,6 +240,13 @@ def test_a_night_ends_with_what_happened_and_tells_once(place, codes, code, last
     log = place.log("nightly")
     assert log.count("=====\n") == 2 * len(night["stages"]), "a banner before and after each stage"
     assert done.stderr == ""
+
+
+def test_a_release_that_the_gate_refuses_is_not_tried(place):
+    place.stage("agent0.gate", "exit 30")
+    assert place.run(NIGHT).returncode == 30
+    assert place.stages_run() == [stage for stage in STAGES if stage != "rollout deploy"]
+    assert [message["title"] for message in place.receiver.received] == ["Night: candidate refused"]
 
 
 def test_the_nightly_log_holds_what_every_stage_logs_and_each_script_its_own(place):

@@ -282,7 +282,9 @@ def test_two_endpoints_elect_the_users_correction(server, monkeypatch):
     assert decision.rewrite.member == "user" and list(decision.votes.values()) == [1.0, 1.0]
     assert len(server.requests) == 4  # two votes and two scores; neither could be elected, so neither proposed
     server.script = [(200, "VOTE: 1 SCORE: 3", "stop")] * 4
-    assert convene(OPEN, "Porto", [*endpoint_members(), UserMember("Lisbon")]).reason == "judged poor"
+    assert convene(OPEN, "Porto", [*endpoint_members(), UserMember("Lisbon")]).rewrite  # as it was kept
+    assert len(server.requests) == 4
+    assert convene("And of Spain?", "Porto", [*endpoint_members(), UserMember("Madrid")]).reason == "judged poor"
 
 
 @pytest.mark.parametrize(

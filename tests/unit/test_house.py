@@ -10,11 +10,24 @@ import pytest
 from agent0.settings import ROOT
 
 FLOORS = [
-    {"command", "settings", "records", "values"},
-    {"faiss_memory", "quality", "models", "metrics", "ledger", "notify", "client", "story", "adapter_checks", "qlora"},
-    {"council", "adapters"},
-    {"train", "evaluate", "evidence", "rollout", "serve"},
-    {"harvest_failures", "night"},
+    {"command", "settings", "records", "values", "data_parallel"},
+    {
+        "faiss_memory",
+        "quality",
+        "guard",
+        "quarantine",
+        "models",
+        "metrics",
+        "ledger",
+        "notify",
+        "client",
+        "story",
+        "adapter_checks",
+        "qlora",
+    },
+    {"council", "adapters", "windows"},
+    {"failures", "outcomes", "train", "evaluate", "evidence", "rollout", "serve"},
+    {"harvest_failures", "gate", "night"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 

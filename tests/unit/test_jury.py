@@ -110,6 +110,7 @@ def test_proven_questions_calibrate_jurors_and_judges_and_the_agreement_is_print
     for _ in range(CALIBRATION + 5):
         convene(CHECKED, "24", [MathMember(), good, bad], attendance)
     assert attendance.jury.weight("good") == 1.0 and attendance.jury.weight("bad") == 0.0
+    attendance.jury.report()
     assert [record.getMessage() for record in caplog.records] == [
         "juror bad: right on 0 of 10 proven questions, weight 0.00",
         "juror good: right on 10 of 10 proven questions, weight 1.00",

@@ -34,7 +34,8 @@ def test_the_nights_survive_a_restart():
     metrics = ServerMetrics()
     ledger.append("training", release="a", loss=0.9, seconds=10)
     ledger.append("training", release="b", loss=0.5, seconds=30)
-    ledger.append("deployment", release="b", improvement=0.125)
+    ledger.append("gate", release="b", end="promote", improvement=0.125)
+    ledger.append("deployment", release="b", improvement=0.5)
     for reason in "xyz":
         ledger.append("rollback", release="b", reason=reason)
     ledger.append("harvest", rewrite_success_rate=0.9)
@@ -42,8 +43,8 @@ def test_the_nights_survive_a_restart():
 
 
 def test_a_figure_that_was_not_measured_is_zero():
-    ledger.append("deployment", release="b", improvement=None)
-    assert night_figures(ServerMetrics())["autogen_quality_improvement_ratio"] == 0
+    ledger.append("training", release="b", seconds=1)
+    assert night_figures(ServerMetrics())["autogen_training_loss"] == 0
 
 
 def test_an_unreadable_ledger_hides_the_nights_but_not_the_requests(home):

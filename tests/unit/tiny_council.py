@@ -4,8 +4,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
-from agent0.serve.decoder import Decoder
 from agent0.serve.engine import Engine
+from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
 
 TEMPLATE = (
@@ -52,5 +52,5 @@ def save_base(folder, monkeypatch):
     return model
 
 
-def make_engine(model, dtype="float32", ends=(257,)) -> Engine:
-    return Engine(Decoder(model, dtype), make_tokenizer(), set(ends))
+def make_engine(model, ends=(257,)) -> Engine:
+    return Engine(TorchDecoder(model), make_tokenizer(), set(ends))

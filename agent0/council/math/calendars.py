@@ -2,10 +2,9 @@
 
 from datetime import date, timedelta
 from fractions import Fraction
-from itertools import pairwise
 
 from agent0.council.math.rules import Answer, Unclear, rule
-from agent0.council.math.steps import add, subtract, total
+from agent0.council.math.steps import add, multiply, show, subtract, total
 from agent0.values import MONTHS, WEEKDAYS
 
 Day = tuple[int | None, int, int]
@@ -133,14 +132,17 @@ _END = r"(?:when|(?:at )?what time) (?:does|will|is) (?:it|the [a-z]+) (?:end|fi
 def ends_at(_event: str, start: Clock, length: Fraction) -> Answer:
     if length.denominator != 1 or start[0] + length >= 24 * 60:
         return None
-    hours, rest = divmod(int(length), 60)
-    at, clauses = start[0], []
-    for count, size, name in ((hours, 60, "h"), (rest, 1, "min")):
-        if count:
-            before, at = at, at + count * size
-            clauses.append(f"{_show_time(before, start[1])} + {count} {name} = {_show_time(at, start[1])}")
-    why = "First add the whole hours, then the minutes that are left; 60 minutes make an hour."
-    return f"{'. '.join(clauses)}.", _show_time(at, start[1]), why
+    (hours, rest), (hour, minute) = divmod(int(length), 60), divmod(start[0], 60)
+    clauses = [f"{show(length)} = {hours} * 60 + {rest}"] if length >= 60 else []
+    if rest:
+        clauses.append(add(Fraction(minute), Fraction(rest))[0])
+    if carried := (minute + rest) // 60:
+        clauses.append(subtract(Fraction(minute + rest), Fraction(60))[0])
+    parts = [Fraction(part) for part in (hour, hours, carried) if part]
+    if len(parts) > 1:
+        clauses.append(total(parts))
+    why = "Take whole hours out of the minutes, add minutes to minutes and hours to hours; 60 minutes make an hour."
+    return f"{'. '.join(clauses)}.", _show_time(start[0] + int(length), start[1]), why
 
 
 @rule("time", rf"{_EVENT} <n> hours?\. {_END}")
@@ -161,16 +163,16 @@ def ends_after_both(event: str, start: Clock, hours: Fraction, minutes: Fraction
 def minutes_between(start: Clock, end: Clock) -> Answer:
     if start[1] != end[1] or start[0] >= end[0]:
         return None
-    value = end[0] - start[0]
-    why = "Count the full hours first, then the minutes that are left."
-    if start[0] // 60 == end[0] // 60:
-        step, _ = subtract(Fraction(end[0] % 60), Fraction(start[0] % 60))
-        return f"{step}.", f"{value} minutes", why
-    stops = sorted({start[0], start[0] + value // 60 * 60, end[0]})
-    if value < 60:
-        stops = sorted({start[0], end[0] // 60 * 60, end[0]})
-    legs = list(pairwise(stops))
-    clauses = [f"{_show_time(a, start[1])} to {_show_time(b, start[1])} is {b - a}" for a, b in legs]
-    if len(legs) > 1:
-        clauses.append(total([Fraction(b - a) for a, b in legs]))
-    return f"{'. '.join(clauses)}.", f"{value} minutes", why
+    (hour, minute), (last_hour, last_minute) = divmod(start[0], 60), divmod(end[0], 60)
+    why = "Hours to minutes first; then add the minutes of the end, and take away those of the start."
+    clauses, value = [], Fraction(last_minute)
+    if hours := last_hour - hour:
+        clauses = [subtract(Fraction(last_hour), Fraction(hour))[0], multiply(Fraction(hours), Fraction(60))[0]]
+        value = Fraction(60 * hours)
+        if last_minute:
+            step, value = add(value, Fraction(last_minute))
+            clauses.append(step)
+    if minute or not clauses:
+        step, value = subtract(value, Fraction(minute))
+        clauses.append(step)
+    return f"{'. '.join(clauses)}.", f"{show(value)} minutes", why

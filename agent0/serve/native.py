@@ -1,0 +1,200 @@
+"""The decoder of CPUs: native.cpp, compiled for this machine once, behind the same face as decoder.Decoder.
+
+It takes a C++ compiler (g++ or clang++ with OpenMP); without one the torch decoder serves, several times slower.
+"""
+
+import ctypes
+import os
+import shutil
+import subprocess
+from ctypes import POINTER, c_float, c_int, c_int8, c_int64
+from hashlib import sha256
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from agent0.command import log
+from agent0.serve.decoder import FUSED, Decoder, Pairs, Span, head_size
+
+SOURCE = Path(__file__).with_name("native.cpp")
+FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC")
+LANES, OUTPUTS = 8, 4  # what native.cpp computes at a time
+GROUPS = (64, 32, 16, 8)  # weights that share a scale: the largest that divides the width
+Floats = POINTER(c_float)
+
+
+class _Linear(ctypes.Structure):
+    _fields_ = (
+        *(("weight", POINTER(c_int8)), ("scale", Floats), ("bias", Floats)),
+        *((name, c_int64) for name in ("out", "width", "group")),
+    )
+
+
+class _Lora(ctypes.Structure):
+    _fields_ = (("a", Floats), ("b", Floats), ("rank", c_int64), ("ends", c_int64 * 3))
+
+
+class _Layer(ctypes.Structure):
+    _fields_ = (*((name, _Linear) for name in FUSED), *((n, Floats) for n in ("input_norm", "post_norm", "qk_norm")))
+
+
+class _Model(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("layers", "hidden", "heads", "kv_heads", "head_size", "inner")),
+        ("epsilon", c_float),
+        ("layer", POINTER(_Layer)),
+        *((name, Floats) for name in ("embedding", "norm", "cos", "sin")),
+        ("head", _Linear),
+    )
+
+
+class _Row(ctypes.Structure):
+    _fields_ = (
+        *((name, c_int64) for name in ("token", "position", "capacity")),
+        ("cache", Floats),
+        ("lora", POINTER(_Lora)),
+        ("wanted", c_int64),
+    )
+
+
+class NativeDecoder(Decoder):
+    """The weights of a transformers model in int8, for native.cpp. Any thread may call it, one at a time."""
+
+    def __init__(self, model, library: ctypes.CDLL):
+        super().__init__(model, torch.float32)
+        self._held: list[Tensor] = []  # what native.cpp points to
+        self._forward = library.forward
+        self._forward.argtypes = (POINTER(_Model), POINTER(_Row), c_int64, Floats, c_int)
+        self._forward.restype = None
+        hidden, inner = model.config.hidden_size, model.config.intermediate_size
+        floats = model.get_input_embeddings().weight, model.model.norm.weight, *self._rotation(model.model.rotary_emb)
+        self._model = _Model(
+            *(self.layer_count, hidden, self.heads, self.kv_heads, self.head_size, inner),
+            self.epsilon,
+            (_Layer * self.layer_count)(*map(self._layer, model.model.layers)),
+            *map(self._floats, floats),
+            self._linear(model.get_output_embeddings().weight, None),
+        )
+
+    def _layer(self, layer) -> _Layer:
+        linears = [self._linear(*self._fused(layer, parts)) for parts in FUSED.values()]
+        norms = layer.input_layernorm.weight, layer.post_attention_layernorm.weight, self._qk_norm(layer.self_attn)
+        return _Layer(*linears, *map(self._floats, norms))
+
+    def _linear(self, weight: Tensor, bias: Tensor | None) -> _Linear:
+        (out, width), (quantised, scale) = weight.shape, quantise(weight.detach().float())
+        group = width // scale.shape[1]
+        weight, scale = self._pointer(tile(quantised), c_int8), self._floats(tile(scale, lanes=1))
+        return _Linear(weight, scale, self._floats(bias), out, width, group)
+
+    def _floats(self, tensor: Tensor | None):
+        return None if tensor is None else self._pointer(tensor.detach().float(), c_float)
+
+    def _pointer(self, tensor: Tensor, kind):
+        self._held.append(tensor := tensor.contiguous())
+        return ctypes.cast(tensor.data_ptr(), POINTER(kind))
+
+    def lay_out_lora(self, pairs: Pairs, scale: float) -> "NativeLora":
+        return NativeLora(pairs, scale, self)
+
+    @torch.inference_mode()
+    def forward(self, spans: list[Span]) -> Tensor:
+        rows = (_Row * sum(len(span.tokens) for span in spans))()
+        number = 0
+        for span in spans:
+            start, capacity = span.sequence.length, span.sequence.cache.shape[2]
+            cache = ctypes.cast(span.sequence.cache.data_ptr(), Floats)
+            lora = span.lora.table if span.lora else None
+            for n, token in enumerate(span.tokens, 1):
+                rows[number] = _Row(token, start + n - 1, capacity, cache, lora, n == len(span.tokens))
+                number += 1
+            span.sequence.length += len(span.tokens)
+        logits = torch.empty(len(spans), self.vocabulary)
+        target = ctypes.cast(logits.data_ptr(), Floats)
+        self._forward(self._model, rows, number, target, torch.get_num_threads())
+        return logits
+
+
+class NativeLora:
+    """A LoRA as native.cpp reads it: for each layer and fused linear A by rows and B by outputs, ranks padded."""
+
+    def __init__(self, pairs: Pairs, scale: float, decoder: Decoder):
+        self._held: list[Tensor] = []
+        layers = range(decoder.layer_count)
+        self.table = (_Lora * (len(layers) * len(FUSED)))(
+            *(self._entry(pairs, number, parts, scale, decoder) for number in layers for parts in FUSED.values())
+        )
+
+    def _entry(self, pairs: Pairs, number: int, parts, scale: float, decoder: Decoder) -> _Lora:
+        found = [pairs.get((number, part)) for part in parts]
+        if not any(found):
+            return _Lora()
+        rank = max(len(pair["A"]) for pair in found if pair)
+        padded = -rank % LANES
+        blocks, ends, end = [], [], 0
+        for part, pair in zip(parts, found, strict=True):
+            out, width = decoder.shapes[part]
+            a, b = (pair["A"], pair["B"] * scale) if pair else (torch.zeros(rank, width), torch.zeros(out, rank))
+            blocks.append((torch.nn.functional.pad(a, (0, 0, 0, padded)), torch.nn.functional.pad(b, (0, padded))))
+            ends.append(end := end + out)
+        a, b = (torch.cat(side) for side in zip(*blocks, strict=True))
+        self._held += [a := tile(a), b]
+        return _Lora(*(ctypes.cast(t.data_ptr(), Floats) for t in (a, b)), rank + padded, (c_int64 * 3)(*ends))
+
+
+def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
+    """int8 values (out, in) and the scale of each group of them (out, in / group); their product is the weight."""
+    out, width = weight.shape
+    group = next(size for size in GROUPS if width % size == 0)
+    grouped = weight.view(out, -1, group)
+    scale = grouped.abs().amax(-1).clamp_min(1e-8) / 127
+    return (grouped / scale[..., None]).round().to(torch.int8).view(out, width), scale
+
+
+def tile(weight: Tensor, lanes: int = LANES) -> Tensor:
+    """Lay a matrix (out, in) out as native.cpp reads it: (out / OUTPUTS, in / lanes, OUTPUTS, lanes)."""
+    out, width = weight.shape
+    return weight.view(out // OUTPUTS, OUTPUTS, width // lanes, lanes).transpose(1, 2).contiguous()
+
+
+def fits(model) -> bool:
+    """Whether native.cpp's tiles divide the model's sizes."""
+    config = model.config
+    widths = config.hidden_size, config.intermediate_size, head_size(config)
+    return all(width % LANES == 0 for width in widths) and config.vocab_size % OUTPUTS == 0
+
+
+def load_library(folder: Path) -> ctypes.CDLL | None:
+    """Return native.cpp compiled for this machine, from folder if it is there; None, with a warning, where it fails.
+
+    OpenMP's symbols are those that torch has loaded: a second runtime would fight the first one for the cores.
+    """
+    compiler = os.environ.get("CXX") or next(filter(shutil.which, ("g++", "clang++")), None)
+    if compiler is None:
+        log.warning("no C++ compiler: answers come several times slower; install g++")
+        return None
+    cpu = Path("/proc/cpuinfo").read_text().partition("\n\n")[0] if Path("/proc/cpuinfo").exists() else ""
+    features = "".join(line for line in cpu.splitlines() if line.startswith(("flags", "model name", "Features")))
+    name = sha256(f"{SOURCE.read_text()}{compiler}{FLAGS}{features}".encode()).hexdigest()[:16]
+    target = folder / f"native-{name}.so"
+    if not target.exists() and not _compile(compiler, target):
+        return None
+    return ctypes.CDLL(str(target))
+
+
+def _compile(compiler: str, target: Path) -> bool:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_suffix(f".{os.getpid()}")
+    commands = [compiler, *FLAGS, "-c", SOURCE, "-o", f"{part}.o"], [compiler, "-shared", f"{part}.o", "-o", part]
+    try:
+        for command in commands:
+            subprocess.run(command, check=True, capture_output=True, text=True)
+        part.rename(target)
+    except subprocess.CalledProcessError as error:
+        log.warning("%s cannot compile %s, answers come several times slower: %s", compiler, SOURCE.name, error.stderr)
+        return False
+    finally:
+        Path(f"{part}.o").unlink(missing_ok=True)
+    log.info("compiled %s for this machine", SOURCE.name)
+    return True

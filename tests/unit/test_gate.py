@@ -1,0 +1,125 @@
+"""The gate: a candidate is tried only on evidence that it is better, and never where it is worse anywhere."""
+
+import pytest
+from council_stub import Behaviour, Stub
+from lora_kit import make_base, make_release, stage
+
+from agent0 import adapters, gate, ledger
+from agent0.command import DONE, NOTHING_TO_DO, REFUSED, CouncilError
+from agent0.gate import Change, judge
+from agent0.quality import GENERAL, HELD_OUT
+from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
+from agent0.settings import get_settings
+
+
+@pytest.fixture(autouse=True)
+def base(home, monkeypatch):
+    return make_base(home / "models" / "tiny", monkeypatch)
+
+
+@pytest.fixture
+def server(monkeypatch):
+    stub = Stub().start()
+    rows = [row for path in (HELD_OUT, GENERAL) for row in read_jsonl(path, Question)]
+    stub.answers |= {row.question: (n, row.answer) for n, row in enumerate(rows)}
+    monkeypatch.setenv("COUNCIL_URL", stub.url)
+    get_settings.cache_clear()
+    yield stub
+    stub.stop()
+
+
+def run(monkeypatch, release: str = "loras/latest") -> int:
+    monkeypatch.setattr("sys.argv", ["gate", release])
+    return gate.main()
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "code", "end"),
+    [
+        (0.2, 0.5, DONE, "promote"),
+        (0.5, 0.5, REFUSED, "inconclusive"),
+        (0.5, 0.2, REFUSED, "refuse"),
+        (0, 0, REFUSED, "inconclusive"),
+    ],
+)
+def test_only_what_is_better_is_tried(server, monkeypatch, before, after, code, end):
+    release = make_release()
+    adapters.point("latest", release)
+    server.behaviours = {"base": Behaviour(right=before), release.name: Behaviour(right=after)}
+    assert run(monkeypatch) == code
+    event = ledger.last("gate")
+    assert (event["release"], event["serving"], event["end"]) == (release.name, "base", end)
+    assert event["improvement"] == pytest.approx(after - before, abs=0.03)
+    assert server.stable == "base" and server.loaded == {"base"}
+    assert adapters.target("current") is None
+    assert all(body["store"] is False and body["temperature"] == 0 for body in server.asked)
+
+
+def test_both_are_asked_the_same_questions(server, monkeypatch):
+    release = make_release()
+    run(monkeypatch, release.name)
+    asked = {name: {b["messages"][0]["content"] for b in server.asked if b["model"] == name} for name in ("base",)}
+    asked[release.name] = {b["messages"][0]["content"] for b in server.asked if b["model"] == release.name}
+    assert asked["base"] == asked[release.name]
+    for path in (HELD_OUT, GENERAL):
+        assert {row.question for row in read_jsonl(path, Question)} <= asked["base"]
+
+
+def test_what_earlier_nights_fixed_is_asked_again(home, server):
+    examples = [
+        TrainingExample(
+            instruction=f"What is {n} + 1 in Ulm?",
+            output=f"{n} + 1 = {n + 1}.",
+            reasoning="Adding.",
+            quality_score=0.9,
+            harvest_timestamp=1,
+            id=f"e{n}",
+            answer_id=f"a{n}",
+            kind="arithmetic",
+            verified_by="math:arithmetic" if n else None,
+        )
+        for n in range(4)
+    ]
+    write_jsonl(home / "training_data" / "harvest_20260101.jsonl", examples)
+    serving = adapters.publish(stage(), {"example_ids": ["e0", "e1", "e2"], "parent": "base"})
+    found = {question.question: question.answer for question in gate.fixed_questions(serving)}
+    assert found == {"What is 1 + 1 in Ulm?": "2", "What is 2 + 1 in Ulm?": "3"}
+    assert gate.fixed_questions(adapters.ensure_base()) == []
+
+
+def test_what_serves_is_not_judged_against_itself(server, monkeypatch):
+    release = make_release()
+    adapters.point("current", release)
+    assert run(monkeypatch, release.name) == NOTHING_TO_DO
+    assert server.asked == []
+
+
+def test_a_server_that_fails_is_no_verdict(server, monkeypatch):
+    release = make_release()
+    server.behaviours[release.name] = Behaviour(mode="error")
+    with pytest.raises(CouncilError, match="out of memory"):
+        run(monkeypatch, release.name)
+    assert ledger.last("gate") is None
+    assert server.loaded == {"base"}
+
+
+GAIN, LEVEL = Change(192, 60, 5), Change(57, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("suites", "kinds", "end", "word"),
+    [
+        ({"held-out": GAIN, "general": LEVEL}, {"time": Change(16, 4, 0)}, "promote", "held-out +28.6%"),
+        ({"held-out": Change(192, 4, 0), "general": LEVEL}, {"time": LEVEL}, "inconclusive", "4 gained, 0 lost"),
+        ({"held-out": Change(192, 5, 0), "general": LEVEL}, {"time": LEVEL}, "promote", "5 gained"),
+        ({"held-out": GAIN, "general": Change(57, 0, 5)}, {"time": LEVEL}, "refuse", "general questions: 5 lost"),
+        ({"held-out": GAIN, "general": Change(57, 0, 4)}, {"time": LEVEL}, "promote", "held-out"),
+        ({"held-out": GAIN, "fixed": Change(64, 1, 9)}, {"time": LEVEL}, "refuse", "fixed questions: 9 lost"),
+        ({"held-out": GAIN}, {"time": Change(16, 0, 6), "date": LEVEL}, "refuse", "kind time: 6 lost"),
+        ({"held-out": GAIN}, {"time": Change(16, 0, 5), "date": LEVEL}, "promote", "held-out"),
+        ({"held-out": Change(192, 0, 0)}, {"time": Change(16, 0, 0)}, "inconclusive", "p=1"),
+    ],
+)
+def test_three_ends(suites, kinds, end, word):
+    judged = judge(suites, kinds)
+    assert judged.end == end and word in judged.reason
