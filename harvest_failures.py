@@ -23,7 +23,10 @@ from tqdm import tqdm
 
 from agent0 import guard
 from agent0.command import DONE, NOTHING_TO_DO, USAGE, CouncilError, log, run_command, start_log
+from agent0.council.code import CodeMember
 from agent0.council.endpoint import endpoint_members
+from agent0.council.knowledge import KnowledgeMember
+from agent0.council.logic import LogicMember
 from agent0.council.math import MathMember
 from agent0.council.protocol import Attendance, Decision, Member, convene
 from agent0.council.self_member import SelfMember
@@ -132,9 +135,10 @@ class FailureHarvester:
 
 
 def council_members() -> list[Member]:
-    """Return the members that the settings name; the served model joins only where others could elect its answer."""
-    endpoints = endpoint_members()
-    return [MathMember(), *endpoints, *([SelfMember()] if len(endpoints) >= get_settings().council_quorum else [])]
+    """Return the members that the settings name; the served model joins only where its answers could be of use."""
+    endpoints, settings = endpoint_members(), get_settings()
+    own = [SelfMember()] if settings.self_samples or len(endpoints) >= settings.council_quorum else []
+    return [MathMember(), LogicMember(), CodeMember(), KnowledgeMember(), *endpoints, *own]
 
 
 def _example(answer: Answer, decision: Decision, score: float, origin: str) -> TrainingExample:
@@ -207,6 +211,7 @@ def main() -> int:
         report(harvests[-1])
     for name, count in harvester.attendance.failures.items():
         log.warning("council member %s failed %d times", name, count)
+    harvester.attendance.jury.report()
     accepted = sum(len(harvest.examples) for harvest in harvests)
     if not accepted:
         log.info("no new example: nothing to do")

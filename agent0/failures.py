@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from agent0.council.logic import solve as draw
 from agent0.council.math import solve as work_out
 from agent0.council.protocol import Decision
 from agent0.quality import answers_agree, normalise
@@ -12,6 +13,8 @@ from agent0.settings import get_settings
 
 _WHOLE = re.compile(r"[.!?)\d%`]$")  # an answer that was cut off ends in the middle of a sentence
 _STEP = re.compile(r"(\d[\d.,]*(?: ?[-+*/x×÷] ?\$?\d[\d.,]*)+) ?= ?\$?(-?\d[\d.,]*(?<=\d))")
+
+_YES_NO = re.compile(r"\W*(?:the answer is )?(yes|no)\s*(?:[.,;:!]|$)", re.IGNORECASE)
 
 solve = lru_cache(maxsize=10_000)(work_out)  # one question is looked at several times
 
@@ -34,6 +37,8 @@ def failure_cause(answer: Answer, repeated: bool = False) -> Cause | None:
     solution = solve(answer.query)
     if solution:
         return None if answers_agree(answer.response, solution.result) else "audit"
+    if _draws_the_opposite(answer):
+        return "audit"
     return "repetition" if repeated and not answer.feedback else None
 
 
@@ -55,7 +60,9 @@ def asked_again(answers: Iterable[Answer]) -> set[str]:
 def kind_of(question: str) -> str:
     """Return the kind of an exactly checkable question, else "open"."""
     solution = solve(question)
-    return solution.kind if solution else "open"
+    if solution:
+        return solution.kind
+    return "logic" if draw(question) else "open"
 
 
 def proven_right(answer: Answer) -> bool:
@@ -78,6 +85,13 @@ def own_wording(answer: Answer) -> Decision | None:
         proof=f"math:{solution.kind}",
     )
     return Decision(own, "proven right")
+
+
+def _draws_the_opposite(answer: Answer) -> bool:
+    """Whether an answer begins with yes where the solver concludes no, or the other way round."""
+    said = _YES_NO.match(answer.response)
+    drawn = draw(answer.query) if said else None
+    return bool(drawn) and {said[1].lower(), drawn[1].answer} == {"yes", "no"}
 
 
 def _steps_are_right(text: str) -> bool:

@@ -47,6 +47,7 @@ class Settings(BaseSettings):
     # Places.
     council_home: Path = Field(ROOT, description="holds training_data, loras, logs, memory and .env")
     memory_path: Path | None = Field(None, validate_default=True, description="the memory's folder")
+    knowledge_path: Path | None = Field(None, validate_default=True, description="texts that the council may quote")
 
     # Server.
     council_url: str = Field(
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
     quality_threshold: float = Field(0.7, ge=0, le=1, description="heuristic score that an unproven rewrite needs")
     council_endpoints: str = Field("", description="OpenAI-compatible members: URL|model|KEY_VARIABLE, comma-separated")
     council_quorum: int = Field(2, ge=1, description="votes by others that an unproven rewrite needs")
+    self_samples: int = Field(0, ge=0, le=64, description="answers asked of the served model in place of a proven text")
     council_timeout: float = Field(60, gt=0, description="one call to a council member, seconds")
 
     council_concurrency: int = Field(8, ge=1, le=256, description="calls to one council member at a time")
@@ -76,10 +78,10 @@ class Settings(BaseSettings):
     council_night: str = Field("", description="set by the nightly run: its id, so that one night tells once")
     council_log: str = Field("", description="set by the scripts: log files to append to, colon-separated")
 
-    @field_validator("memory_path")
+    @field_validator("memory_path", "knowledge_path")
     @classmethod
-    def _memory_inside_home(cls, value: Path | None, info) -> Path:
-        return value or info.data.get("council_home", ROOT) / "memory"
+    def _inside_home(cls, value: Path | None, info) -> Path:
+        return value or info.data.get("council_home", ROOT) / info.field_name.removesuffix("_path")
 
     @property
     def training_data(self) -> Path:

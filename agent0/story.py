@@ -64,7 +64,9 @@ def describe(event: dict) -> str:
 
     match event["event"]:
         case "harvest":
-            return f"Harvest: {say('failures')} failures, {say('accepted')} accepted, {say('abstained')} abstained"
+            kept = f", {say('positives')} right answers kept" if event.get("positives") else ""
+            done = f"{say('failures')} failures, {say('accepted')} accepted, {say('abstained')} abstained"
+            return f"Harvest: {done}{kept}"
         case "training":
             examples = f"{say('examples')} examples ({say('new_examples')} new)"
             return f"Training: {say('release')} on {examples}, loss {say('loss', '.3f')}, {say('seconds', '.0f')} s"

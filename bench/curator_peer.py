@@ -41,7 +41,7 @@ def main() -> None:
         def parse(self, row: dict, response: str) -> dict:
             return {"question": row["question"], "answer": response}
 
-    questions = Dataset.from_dict({"question": [f"What is 15% of {n}?" for n in range(options["calls"])]})
+    questions = Dataset.from_dict({"question": [f"Why does river number {n} flow?" for n in range(options["calls"])]})
     with contextlib.redirect_stdout(sys.stderr):
         proposer = Proposer(model_name="flaky", backend="openai", backend_params=parameters)
         start = time.monotonic()

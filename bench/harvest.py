@@ -82,7 +82,7 @@ def run_ours(calls: int) -> Run:
         if number in (calls // 5, calls - 1):
             memory.append(_resident())
         try:
-            return member.propose(f"What is 15% of {number}?", "24") is not None
+            return member.propose(f"Why does river number {number} flow?", "24") is not None
         except Exception:  # a call that failed TRIES times is one that was not answered
             return False
 

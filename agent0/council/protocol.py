@@ -1,4 +1,8 @@
-"""How the council decides: a proof outranks everything, a vote needs a quorum of others, else it abstains."""
+"""How the council decides: a proof outranks everything, a vote needs a quorum of others, else it abstains.
+
+Members propose; other members verify what can be verified; the rest is voted on, each juror weighing what its record on
+proven questions is worth; judges must find the elected answer good.
+"""
 
 import random
 import threading
@@ -9,6 +13,8 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from agent0.command import log
+from agent0.council.jury import Jury
+from agent0.council.self_member import own_words
 from agent0.quality import answers_agree
 from agent0.records import Rewrite
 from agent0.settings import get_settings
@@ -19,8 +25,12 @@ _PATIENCE = 3  # failures after which a member is no longer asked
 class Member(Protocol):
     """Proposes a better answer, or None. Any exception means that the member failed.
 
-    `costly = True` marks a member that is asked only where a vote could carry its proposal. A member may also have
-    `vote(question, candidates) -> index | None`: the candidates are anonymous, shuffled and none of its own.
+    `costly = True` marks a member that is asked only where a vote could carry its proposal, or where its
+    `proves(question) -> bool` says that it may prove one. A member may also have
+    `vote(question, candidates) -> index | None`: the candidates are anonymous, shuffled and none of its own;
+    `verify(question, text) -> bool | None`: True proves another's candidate, False refutes it;
+    `judge(question, text) -> float | None`: how good another's candidate is, 0 to 1;
+    `sample(question, count) -> list[str]`: answers in the words of the model that is trained.
     """
 
     name: str
@@ -42,10 +52,14 @@ class Decision:
 
 
 class Attendance:
-    """Counts the failures of each member; says so once a member, and stops asking one that keeps failing."""
+    """Counts the failures of each member; says so once a member, and stops asking one that keeps failing.
+
+    Holds the record of the jury, too: both last for one harvest.
+    """
 
     def __init__(self) -> None:
         self.failures: Counter[str] = Counter()
+        self.jury = Jury()
         self._lock = threading.Lock()
 
     def ask(self, member: Member, call: Callable[..., Any], *arguments: Any) -> Any:
@@ -72,17 +86,38 @@ def convene(
 ) -> Decision:
     """Ask the members, and accept one rewrite or none.
 
-    Free members propose first; where they prove nothing, the costly ones that a quorum could elect are asked too.
+    Free members propose first; where nothing is proven, the costly ones that could prove or win a vote are asked too.
     """
     attendance = attendance or Attendance()
-    proposals = _proposals([m for m in members if not _costly(m)], question, failed_response, attendance)
-    if not any(rewrite.proof for rewrite in proposals):
-        electable = [m for m in members if _costly(m) and len(_jurors(members, m.name)) >= _quorum()]
-        proposals += _proposals(electable, question, failed_response, attendance)
-    proven = [rewrite for rewrite in proposals if rewrite.proof]
+    proposals: list[Rewrite] = []
+    for costly in (False, True):
+        asked = [m for m in members if _costly(m) == costly and (not costly or _worth_asking(m, question, members))]
+        found = _proposals(asked, question, failed_response, attendance)
+        proposals += _verified(question, found, members, attendance)
+        if proven := [rewrite for rewrite in proposals if rewrite.proof]:
+            return _with_own_words(question, _by_proof(proven), failed_response, members, attendance)
     if not proposals:
         return Decision(None, "no proposal")
-    return _by_proof(proven) if proven else _by_vote(question, proposals, members, attendance, shuffle)
+    return _by_vote(question, proposals, members, attendance, shuffle)
+
+
+def _worth_asking(member: Member, question: str, members: Sequence[Member]) -> bool:
+    proves = getattr(member, "proves", None)
+    return len(_jurors(members, member.name)) >= _quorum() or (proves is not None and proves(question))
+
+
+def _verified(question: str, found: list[Rewrite], members: Sequence[Member], attendance: Attendance) -> list[Rewrite]:
+    """Return the proposals that no other member refutes, those that one verifies with its proof."""
+    kept = []
+    for rewrite in found:
+        checkers = [m for m in members if hasattr(m, "verify") and m.name != rewrite.member and not rewrite.proof]
+        verdicts = {m.name: attendance.ask(m, m.verify, question, rewrite.output) for m in checkers}
+        if False in verdicts.values():
+            continue
+        if by := next((name for name, verdict in verdicts.items() if verdict), None):
+            rewrite = rewrite.model_copy(update={"proof": f"{by}:verified", "result": rewrite.result or rewrite.output})
+        kept.append(rewrite)
+    return kept
 
 
 def _costly(member: Member) -> bool:
@@ -107,11 +142,50 @@ def _proposals(members: Sequence[Member], question: str, failed: str, attendance
 
 
 def _by_proof(proven: list[Rewrite]) -> Decision:
-    """Accept the first proof, unless another one contradicts it."""
+    """Accept the first proof, unless one of another kind contradicts it."""
     first = proven[0]
-    if not first.result or any(not answers_agree(other.output, first.result) for other in proven):
+    others = [other for other in proven[1:] if other.proof != first.proof]
+    if not first.result or any(not answers_agree(other.output, first.result) for other in others):
         return Decision(None, "proofs disagree")
     return Decision(first, "proven")
+
+
+def _with_own_words(
+    question: str, decision: Decision, failed_response: str, members: Sequence[Member], attendance: Attendance
+) -> Decision:
+    """Calibrate the jury on a proven answer, and prefer a right answer in the words of the model that is trained."""
+    proven, count = decision.rewrite, get_settings().self_samples
+    if proven is None:
+        return decision
+    if proven.kind != "computed":  # a program by the endpoint that answered proves less than what tests a juror
+        _calibrate(question, proven, failed_response, members, attendance)
+    exact = proven.proof.startswith("code:")  # what a program prints, or a function: other words say something else
+    for member in members if count and not exact else []:
+        if hasattr(member, "sample"):
+            texts = attendance.ask(member, member.sample, question, count) or []
+            if text := own_words(texts, proven.result, longest=max(200, 2 * len(proven.output))):
+                own = {"member": member.name, "output": text, "reasoning": proven.reasoning}
+                return Decision(proven.model_copy(update=own), "proven")
+    return decision
+
+
+def _calibrate(question: str, proven: Rewrite, wrong: str, members: Sequence[Member], attendance: Attendance) -> None:
+    """Let jurors and judges choose between a proven answer and the failed one, to learn how far to trust them."""
+    jury = attendance.jury
+    tested = [m for m in members if (hasattr(m, "vote") or hasattr(m, "judge")) and m.name != proven.member]
+    if not tested or not wrong.strip() or answers_agree(wrong, proven.result) or not jury.takes():
+        return
+    candidates = [proven.output, wrong]
+    random.Random(question).shuffle(candidates)
+    right = candidates.index(proven.output)
+    for member in tested:
+        if hasattr(member, "vote"):
+            choice = attendance.ask(member, member.vote, question, candidates)
+            jury.vote(member.name, question, candidates, choice, right)
+        if hasattr(member, "judge"):
+            scores = [attendance.ask(member, member.judge, question, text) for text in (proven.output, wrong)]
+            if None not in scores:
+                jury.score(member.name, *scores)
 
 
 def _by_vote(
@@ -126,14 +200,41 @@ def _by_vote(
         return Decision(None, "no quorum")
     with ThreadPoolExecutor(len(jurors)) as pool:
         ballots = list(pool.map(lambda m: _ballot(m, question, candidates, attendance, shuffle), jurors))
-    ranked = Counter(choice for choice in ballots if choice is not None).most_common(2)
-    if not ranked or ranked[0][1] < _quorum():
-        return Decision(None, "no quorum")
-    if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
-        return Decision(None, "votes are tied")
-    winner = ranked[0][0]
-    votes = {juror.name: float(choice == winner) for juror, choice in zip(jurors, ballots, strict=True)}
+    weights = {juror.name: attendance.jury.weight(juror.name) for juror in jurors}
+    choices = {juror.name: choice for juror, choice in zip(jurors, ballots, strict=True)}
+    winner, reason = _elected(choices, weights)
+    if winner is None:
+        return Decision(None, reason)
+    if not _judged_good(question, candidates[winner], members, attendance):
+        return Decision(None, "judged poor")
+    votes = {name: weights[name] * (choice == winner) for name, choice in choices.items()}
     return Decision(candidates[winner], "votes", votes)
+
+
+def _elected(choices: dict[str, int | None], weights: dict[str, float]) -> tuple[int | None, str]:
+    """Return the candidate whose weighted votes, to the nearest whole vote, reach the quorum; else None and why."""
+    tally: Counter[int] = Counter()
+    for juror, choice in choices.items():
+        if choice is not None:
+            tally[choice] += weights[juror]
+    ranked = tally.most_common(2)
+    if not ranked or round(ranked[0][1]) < _quorum():
+        return None, "no quorum"
+    if len(ranked) == 2 and ranked[0][1] == ranked[1][1]:
+        return None, "votes are tied"
+    return ranked[0][0], "votes"
+
+
+def _judged_good(question: str, elected: Rewrite, members: Sequence[Member], attendance: Attendance) -> bool:
+    """Whether most judges who can tell, none of them the author, find it good; true where there are none."""
+    judges = [m for m in members if hasattr(m, "judge") and m.name != elected.member]
+    verdicts = []
+    for member in judges:
+        score = attendance.ask(member, member.judge, question, elected.output)
+        if score is not None:
+            verdicts.append(attendance.jury.satisfied(member.name, score))
+    told = [verdict for verdict in verdicts if verdict is not None]
+    return not told or sum(told) * 2 > len(told)
 
 
 def _ballot(
@@ -145,5 +246,8 @@ def _ballot(
     """
     order = [n for n, candidate in enumerate(candidates) if candidate.member != juror.name]
     (shuffle or random.Random(f"{juror.name}\n{question}").shuffle)(order)
-    choice = attendance.ask(juror, juror.vote, question, [candidates[n].output for n in order])
-    return order[choice] if isinstance(choice, int) and 0 <= choice < len(order) else None
+    shown = [candidates[n].output for n in order]
+    choice = attendance.ask(juror, juror.vote, question, shown)
+    choice = choice if isinstance(choice, int) and 0 <= choice < len(order) else None
+    attendance.jury.vote(juror.name, question, shown, choice)
+    return None if choice is None else order[choice]

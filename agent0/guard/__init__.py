@@ -19,6 +19,7 @@ from faiss_memory import load_embedder
 LONGEST = 2000  # characters of a question: training takes short ones
 _LINK = re.compile(r"(?:https?://|www\.)[^\s)>\]]+", re.IGNORECASE)
 WITHHELD = "<withheld>"
+BY_USERS = "knowledge:"  # what users confirmed is their word: it outranks no limit on their influence
 STEERED = "a sentence in the question steers"
 
 Refusal = tuple[Failure, str]
@@ -45,7 +46,7 @@ def examine(candidates: Sequence[Candidate], embed: Callable | None = None) -> d
     Raises CouncilError if the embedder cannot be loaded.
     """
     refused = {example.id: reason for _, example in candidates if (reason := _refuses_example(example))}
-    unproven = [(f, e) for f, e in candidates if e.id not in refused and not e.verified_by]
+    unproven = [(f, e) for f, e in candidates if e.id not in refused and not _is_proven(e)]
     refused |= {e.id: f"trigger {word!r}" for _, e in unproven if (word := trigger(e.instruction, e.output))}
     refused |= {e.id: "the question dictates the answer" for _, e in unproven if dictated(e.instruction, e.output)}
     unproven = [(f, e) for f, e in unproven if e.id not in refused]
@@ -106,6 +107,10 @@ def _refuses_example(example: TrainingExample) -> str | None:
             return f"personal data in the {name}"
     strange = [link for link in _LINK.findall(example.output) if link not in example.instruction]
     return f"link {strange[0]!r:.80} in the rewrite" if strange else None
+
+
+def _is_proven(example: TrainingExample) -> bool:
+    return bool(example.verified_by) and not example.verified_by.startswith(BY_USERS)
 
 
 def _beyond_influence(unproven: Sequence[Candidate], embed: Callable) -> dict[str, str]:

@@ -134,7 +134,9 @@ def _one_day(day: date, good: list[dict], bad: list[dict], result: Result, embed
     rows = [row for case in [*good, *bad] for row in case["rows"]]
     believer, jurors = Believer(rows), [Nodder("a"), Nodder("b")]
     window = day_window(day)
-    harvest = FailureHarvester(Day(window, rows), [MathMember(), believer, *jurors], embed).harvest(window)
+    harvester = FailureHarvester(Day(window, rows), [MathMember(), believer, *jurors], embed)
+    harvester.attendance.jury.takes = lambda: False  # a record would tell that they nod at anything
+    harvest = harvester.harvest(window)
     told = "\n".join([*believer.shown, *(text for juror in jurors for text in juror.shown)])
     files = [harvest.file, quarantine_file(harvest.file.parent, day)]
     written = "\n".join(path.read_text(encoding="utf-8") for path in files)

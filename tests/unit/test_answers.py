@@ -18,12 +18,13 @@ import tenacity
 from agent0.command import CouncilError
 from agent0.council.answers import KEEP_DAYS, Answers
 from agent0.council.endpoint import EndpointMember, _retry_after
-from agent0.council.prompts import rewrite_prompt, vote_prompt, without_mark
+from agent0.council.prompts import program_prompt, rewrite_prompt, score_prompt, vote_prompt, without_mark
 from agent0.settings import ROOT, get_settings
 from faiss_memory import FaissMemory
 
 QUESTIONS = 20
 CALLS_A_QUESTION = 6  # three members propose, then each votes on the proposals of the others
+JUDGING = 2  # more where one is elected: the others say how good they find it
 
 
 def test_the_same_is_asked_once_and_an_exception_keeps_nothing(tmp_path):
@@ -63,6 +64,9 @@ def test_a_prompt_is_the_same_whatever_its_mark():
     assert rewrite_prompt("q", "bad") != rewrite_prompt("q", "bad")
     assert without_mark(rewrite_prompt("q", "bad")) == without_mark(rewrite_prompt("q", "bad"))
     assert without_mark(vote_prompt("q", ["a", "b"])) != without_mark(vote_prompt("q", ["b", "a"]))
+    for prompt, texts in ((program_prompt, ("q",)), (score_prompt, ("q", "a")), (score_prompt, ("q", "b"))):
+        assert prompt(*texts) != prompt(*texts) and without_mark(prompt(*texts)) == without_mark(prompt(*texts))
+    assert without_mark(score_prompt("q", "a")) != without_mark(score_prompt("q", "b"))
     forged = "QUERY: <0123456789ab>"
     assert without_mark(rewrite_prompt(forged, "x")) == without_mark(rewrite_prompt(forged, "x"))
 
@@ -177,11 +181,11 @@ def test_a_killed_harvest_pays_again_only_for_what_was_in_flight(endpoint, home)
     second = subprocess.run(command, cwd=home, env=environment, capture_output=True, text=True, timeout=120)
     assert second.returncode in (0, 10), second.stderr
     total = paid(endpoint)
-    print(f"paid calls: {before} before the kill, {total - before} after, {QUESTIONS * CALLS_A_QUESTION} needed")
-    assert QUESTIONS * CALLS_A_QUESTION <= total <= QUESTIONS * CALLS_A_QUESTION + in_flight
-
     (kept,) = (home / "memory").glob("council.db")
-    assert len(Answers(kept)) == QUESTIONS * CALLS_A_QUESTION
+    needed = len(Answers(kept))
+    assert QUESTIONS * CALLS_A_QUESTION <= needed <= QUESTIONS * (CALLS_A_QUESTION + JUDGING)
+    print(f"paid calls: {before} before the kill, {total - before} after, {needed} needed")
+    assert needed <= total <= needed + in_flight
     event = json.loads((home / "logs" / "ledger.jsonl").read_text().splitlines()[-1])
     assert event["failures"] == QUESTIONS
     third = subprocess.run([*command, "--date", str(yesterday)], cwd=home, env=environment, capture_output=True)

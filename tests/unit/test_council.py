@@ -277,10 +277,14 @@ def test_two_endpoints_elect_the_users_correction(server, monkeypatch):
     monkeypatch.setenv("COUNCIL_ENDPOINTS", f"{server.url}|one, {server.url}|two|JUDGE_KEY")
     monkeypatch.setenv("JUDGE_KEY", "s3cret")
     get_settings.cache_clear()
-    server.script = [(200, "VOTE: 1", "stop")] * 2
+    server.script = [(200, "VOTE: 1 SCORE: 9", "stop")] * 4
     decision = convene(OPEN, "Porto", [MathMember(), *endpoint_members(), UserMember("Lisbon")])
     assert decision.rewrite.member == "user" and list(decision.votes.values()) == [1.0, 1.0]
-    assert len(server.requests) == 2  # neither could be elected with one vote of others, so neither proposed
+    assert len(server.requests) == 4  # two votes and two scores; neither could be elected, so neither proposed
+    server.script = [(200, "VOTE: 1 SCORE: 3", "stop")] * 4
+    assert convene(OPEN, "Porto", [*endpoint_members(), UserMember("Lisbon")]).rewrite  # as it was kept
+    assert len(server.requests) == 4
+    assert convene("And of Spain?", "Porto", [*endpoint_members(), UserMember("Madrid")]).reason == "judged poor"
 
 
 @pytest.mark.parametrize(

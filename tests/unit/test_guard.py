@@ -226,6 +226,8 @@ def test_one_user_and_one_question_have_a_cap(monkeypatch, calm):
     words = ["apples", "bears", "clouds", "dogs", "eggs", "fish"]
     rows = [(failure(n), example(n, f"{w} are what?", f"{w} are things.")) for n, w in enumerate(words)]
     assert guard.examine(rows, embed) == {"e4": "cap of the user", "e5": "cap of the user"}
+    confirmed = [(f, e.model_copy(update={"verified_by": "knowledge:confirmed"})) for f, e in rows]  # still users' word
+    assert guard.examine(confirmed, embed) == {"e4": "cap of the user", "e5": "cap of the user"}
     rows = [(failure(n, user=f"u{n}"), example(n, f"apples {n}?", f"apples {n} grow.")) for n in range(4)]
     assert guard.examine(rows, embed) == {"e2": "cap of the question", "e3": "cap of the question"}
 

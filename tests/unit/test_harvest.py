@@ -8,6 +8,7 @@ from datetime import date, datetime, timedelta
 
 import pytest
 
+import harvest_failures
 from agent0 import ledger, quality
 from agent0.command import NOTHING_TO_DO, USAGE, CouncilError
 from agent0.council.math import MathMember
@@ -73,6 +74,17 @@ def test_feedback_and_audit_find_what_the_flag_does_not(memory):
         "What is 31 + 13?": "feedback",
     }
     assert [row.output[-3:] for row in rows()] == ["43.", "44."]
+
+
+def test_a_conclusion_audits_a_plain_yes_or_no(memory):
+    premises = "All cats are animals. Tom is a cat."
+    wrong = put(memory, f"{premises} Is Tom an animal?", "No, he is a cat.", True)
+    put(memory, f"{premises} Is Tom an animal?", "The answer is yes.", True)
+    put(memory, f"{premises} Is Tom an animal?", "Tom is an animal, no doubt.", True)  # says neither at its head
+    put(memory, f"{premises} Is Tom an animal?", "No doubt he is.", True)
+    put(memory, "Is Tom an animal?", "No.", True)
+    found = harvester(memory).find_failures(day_window(YESTERDAY))
+    assert [(f.answer.id, f.cause, f.kind) for f in found] == [(wrong, "audit", "logic")]
 
 
 def test_an_answer_proven_right_is_learned_in_its_own_words(memory):
@@ -243,6 +255,18 @@ class Juror:
 
     def vote(self, question, candidates):
         return 0
+
+
+def test_the_command_always_says_how_jurors_agree_with_what_is_proven(memory, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    put(memory, "What is 31 + 12?", "1", False)
+    juror = Juror("a")
+    juror.vote = lambda question, candidates: candidates.index("1")
+    monkeypatch.setattr(harvest_failures, "council_members", lambda: [MathMember(), juror])
+    monkeypatch.setattr(harvest_failures, "_log_to_file", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["harvest_failures.py"])
+    assert harvest_failures.main() == 0
+    assert "juror a: right on 0 of 1 proven questions, weight 1.00" in caplog.messages
 
 
 @pytest.mark.parametrize("correction, accepted", [("Because rivers carry salt into it, step by step.", 1), ("no", 0)])

@@ -196,6 +196,8 @@ def test_events_read_as_lines_and_a_missing_figure_as_a_question_mark():
     assert describe({"event": "harvest", "failures": 15, "accepted": 12, "abstained": 3}) == (
         "Harvest: 15 failures, 12 accepted, 3 abstained"
     )
+    positives = {"event": "harvest", "failures": 1, "accepted": 1, "abstained": 0, "positives": 2}
+    assert describe(positives) == "Harvest: 1 failures, 1 accepted, 0 abstained, 2 right answers kept"
     training = {"event": "training", "release": "r2", "examples": 40, "new_examples": 12, "loss": 0.4217}
     assert describe(training) == "Training: r2 on 40 examples (12 new), loss 0.422, ? s"
     deployment = {"event": "deployment", "release": "r2", "previous": "r1", "improvement": 0.061}
