@@ -14,7 +14,7 @@ from statistics import median
 from agent0.client import CouncilClient
 from agent0.command import DONE, USAGE, CouncilError, run_command
 from agent0.evidence import p95
-from agent0.quality import ANSWER_TOKENS, HELD_OUT, answers_agree
+from agent0.quality import ANSWER_TOKENS, HELD_OUT, answers_agree, questions_file
 from agent0.records import Question, read_jsonl
 
 
@@ -85,12 +85,14 @@ def table(columns: dict[str, list[Outcome]]) -> str:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("questions", nargs="?", type=Path, default=HELD_OUT)
+    parser.add_argument("questions", nargs="?", type=Path, help="default: heldout.jsonl of QUESTIONS_PATH")
     parser.add_argument("--model", help="a loaded release, or `base`; default: what serves")
     parser.add_argument("--clients", type=int, default=8, help="questions asked at once")
     parser.add_argument("--show", action="store_true", help="print every answer, too")
     arguments = parser.parse_args()
-    outcomes = measure(load_questions(arguments.questions), arguments.model, arguments.clients)
+    outcomes = measure(
+        load_questions(arguments.questions or questions_file(HELD_OUT)), arguments.model, arguments.clients
+    )
     if arguments.show:
         for outcome in outcomes:
             mark = "right" if outcome.correct else "WRONG"

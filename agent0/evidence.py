@@ -6,14 +6,13 @@ import random
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 
 from tqdm import tqdm
 
 from agent0.client import CouncilClient, ServerError
 from agent0.command import CouncilError, log
 from agent0.metrics import REQUEST_LATENCY, REQUEST_SUCCESSES, REQUESTS, USER
-from agent0.quality import ANSWER_TOKENS, PROBES, answers_agree
+from agent0.quality import ANSWER_TOKENS, PROBES, answers_agree, questions_file
 from agent0.records import Question, read_jsonl
 from agent0.settings import Settings, get_settings
 
@@ -196,7 +195,7 @@ def load_probes(seed: str) -> list[Question]:
 
     Raises CouncilError where there are fewer than MIN_PROBES.
     """
-    path = Path(PROBES)
+    path = questions_file(PROBES)
     if not path.exists():
         raise CouncilError(f"{path} is missing: without probe questions no candidate can be judged; restore it")
     probes = [question for question in read_jsonl(path, Question) if question.answer is not None]

@@ -17,7 +17,7 @@ from agent0.adapters import Release
 from agent0.client import CouncilClient
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
 from agent0.evaluate import Outcome, load_questions, measure
-from agent0.quality import GENERAL, HELD_OUT, final_answer
+from agent0.quality import GENERAL, HELD_OUT, final_answer, questions_file
 from agent0.records import Question
 from agent0.rollout import load_release, serving_release, unload_release
 from agent0.settings import get_settings
@@ -96,9 +96,9 @@ def fixed_questions(serving: Release) -> list[Question]:
 def examine(client: CouncilClient, serving: Release, candidate: Release) -> tuple[Judgement, dict[str, Change]]:
     """Measure both on every suite and judge. Raises ServerError where the server fails."""
     suites = {
-        "held-out": load_questions(HELD_OUT),
+        "held-out": load_questions(questions_file(HELD_OUT)),
         "fixed": fixed_questions(serving),
-        "general": load_questions(GENERAL),
+        "general": load_questions(questions_file(GENERAL)),
     }
     questions = [question for rows in suites.values() for question in rows]
     load_release(client, candidate)

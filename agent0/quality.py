@@ -3,17 +3,15 @@
 import re
 import unicodedata
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar
 
 from agent0.records import Question, read_jsonl
-from agent0.settings import ROOT, get_settings
+from agent0.settings import get_settings
 from agent0.values import Amount, digits, find_amounts, find_dates, find_times, find_weekdays
 
-HELD_OUT = ROOT / "examples" / "heldout.jsonl"
-PROBES = ROOT / "examples" / "probes.jsonl"
-GENERAL = ROOT / "examples" / "general.jsonl"
-REPLAY = ROOT / "examples" / "replay.jsonl"
-ANSWER_TOKENS = 72  # length of an answer where one is measured
+HELD_OUT, PROBES, GENERAL, REPLAY = "heldout", "probes", "general", "replay"  # files of QUESTIONS_PATH
+ANSWER_TOKENS = 56  # length of an answer where one is measured
 _STRONG = re.compile(r"\banswer(?:\s+is|\s+would\s+be|\s*:)\s*:?\s*|\\boxed\s*\{", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 _DENIED = re.compile(r"\b(?:not|isn't|never|neither|cannot|can't|unknown)\b", re.IGNORECASE)
@@ -55,8 +53,13 @@ def normalise(question: str) -> str:
 
 def held_out_questions() -> set[str]:
     """The normalised questions that are only ever measured on: never harvested, never trained on."""
-    files = [HELD_OUT, PROBES, GENERAL]
+    files = map(questions_file, (HELD_OUT, PROBES, GENERAL))
     return {normalise(row.question) for path in files if path.exists() for row in read_jsonl(path, Question)}
+
+
+def questions_file(name: str) -> Path:
+    """Where the questions of one use lie: HELD_OUT, PROBES, GENERAL or REPLAY."""
+    return get_settings().questions_path / f"{name}.jsonl"
 
 
 def final_answer(text: str) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 from agent0.client import CouncilClient
 from agent0.command import CouncilError, log
 from agent0.models import base_model_hash
-from agent0.quality import REPLAY
+from agent0.quality import REPLAY, questions_file
 from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
 
@@ -35,7 +35,7 @@ def replay_examples() -> list[TrainingExample]:
 
 def _ask(path: Path) -> None:
     """Ask the base model every question of the replay set, and keep its whole sentences."""
-    questions = list(read_jsonl(REPLAY, Question))
+    questions = list(read_jsonl(questions_file(REPLAY), Question))
     log.info("asking the base model %d general questions, once", len(questions))
     options = {"model": "base", "store": False, "temperature": 0, "max_tokens": ANSWER_TOKENS}
     try:

@@ -49,6 +49,8 @@ class Settings(BaseSettings):
     memory_path: Path | None = Field(None, validate_default=True, description="the memory's folder")
     knowledge_path: Path | None = Field(None, validate_default=True, description="texts that the council may quote")
 
+    questions_path: Path = Field(ROOT / "examples", description="heldout, probes, general and replay .jsonl: yours")
+
     # Server.
     council_url: str = Field(
         "http://127.0.0.1:8000", pattern=r"^https?://[^/\s]+$", description="where the Council server answers"

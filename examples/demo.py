@@ -12,7 +12,7 @@ from agent0 import ledger
 from agent0.client import CouncilClient, ServerError
 from agent0.command import DONE, CouncilError, log, run_command
 from agent0.evaluate import load_questions, measure, success_rate, table
-from agent0.quality import ANSWER_TOKENS, HELD_OUT
+from agent0.quality import ANSWER_TOKENS, HELD_OUT, questions_file
 from agent0.records import Question, read_jsonl
 from agent0.settings import ROOT, Settings, get_settings
 from faiss_memory import FaissMemory
@@ -107,7 +107,7 @@ def main() -> int:
         seconds[name] = time.monotonic() - start
         return result
 
-    held_out = load_questions(HELD_OUT)
+    held_out = load_questions(questions_file(HELD_OUT))
     pid = timed("start the server", ensure_server, client)
     timed("ask a day of questions", ask_the_day, client)
     before = timed("measure before", measure, held_out)

@@ -18,6 +18,7 @@
 namespace {
 
 constexpr int LANES = 8, OUTPUTS = 4, ROWS = 3;  // a tile of OUTPUTS * ROWS sums stays in registers
+constexpr int DIRECT = 4;  // up to so many rows, weights are made floats for each tile, beyond once for all
 typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
 typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
 typedef uint16_t Half;  // bfloat16: the upper half of a float
@@ -101,6 +102,9 @@ inline void dots(Lanes (&acc)[OUTPUTS][M], const W* weight, const float* scale, 
             for (int o = 0; o < OUTPUTS; o++) {
                 Lanes w = load(weight + k * OUTPUTS + o * LANES);
                 if (scale) w *= s[o];
+#ifdef __AVX2__
+                asm("" : "+x"(w));  // keep it in a register: else it is loaded again for each row
+#endif
                 for (int m = 0; m < M; m++) acc[o][m] += w * v[m];
             }
         }
@@ -164,9 +168,10 @@ struct Pass {
         for (const Run& run : runs) {
             const Lora* lora = slot < 0 ? nullptr : adapter(run, slot);
             int64_t n = run.first;
-            for (; n + ROWS <= run.stop; n += ROWS) tile<ROWS>(weight, scale, linear, o, lora, n, in, out, add);
-            if (run.stop - n == 2) tile<2>(weight, scale, linear, o, lora, n, in, out, add);
-            if (run.stop - n == 1) tile<1>(weight, scale, linear, o, lora, n, in, out, add);
+            for (; run.stop - n >= ROWS && run.stop - n != 4; n += ROWS)
+                tile<ROWS>(weight, scale, linear, o, lora, n, in, out, add);
+            for (; run.stop - n >= 2; n += 2) tile<2>(weight, scale, linear, o, lora, n, in, out, add);
+            if (n < run.stop) tile<1>(weight, scale, linear, o, lora, n, in, out, add);
         }
     }
 
@@ -174,14 +179,14 @@ struct Pass {
     // slot: 4 * layer + the linear's number in it, or -1 where no LoRA can be.
     void apply(const Linear& linear, int64_t slot, const float* in, float* out, bool add) {
         if (slot >= 0) lower(linear, slot, in);
-        std::vector<float> weight(rows > ROWS ? OUTPUTS * linear.in : 0);  // each thread has its own
+        std::vector<float> weight(rows > DIRECT ? OUTPUTS * linear.in : 0);  // each thread has its own
         const int64_t blocks = linear.out / OUTPUTS;
 #pragma omp for schedule(dynamic, 8)
         for (int64_t block = 0; block < blocks; block++) {
             const int64_t o = block * OUTPUTS;
             const int8_t* bytes = linear.weight + o * linear.in;
             const float* scale = linear.scale + o * (linear.in / linear.group);
-            if (rows <= ROWS) {
+            if (rows <= DIRECT) {
                 tiles(bytes, scale, linear, o, slot, in, out, add);
                 continue;
             }

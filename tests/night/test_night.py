@@ -9,20 +9,31 @@ import threading
 import pytest
 
 from agent0 import adapters, ledger
-from agent0.command import DONE, NOTHING_TO_DO, ROLLED_BACK
-from agent0.records import Question, TrainingExample, read_jsonl
+from agent0.command import DONE, NOTHING_TO_DO, REFUSED, ROLLED_BACK
+from agent0.quality import GENERAL, HELD_OUT, PROBES, REPLAY
+from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import ROOT
 from tests.night.planted import plant_bad, plant_slow
 
 pytestmark = [pytest.mark.model, pytest.mark.timeout(900)]
 
-KINDS = ("speed", "fraction")
+KINDS = ("speed", "fraction", "units")
 SHORT_NIGHT = {"HARVEST_WINDOW": "today", "MONITOR_DURATION": "2", "NUM_EPOCHS": "5"}
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """A QUESTIONS_PATH of its own: what the small night is measured on and replays."""
+    folder = tmp_path_factory.mktemp("questions")
+    for name, count in ((HELD_OUT, None), (PROBES, None), (GENERAL, 16), (REPLAY, 8)):
+        rows = read_jsonl(ROOT / "examples" / f"{name}.jsonl", Question)
+        write_jsonl(folder / f"{name}.jsonl", [row for row in rows if row.kind in (*KINDS, "general")][:count])
+    return folder
 
 
 def day_questions() -> list[str]:
     rows = [row for row in read_jsonl(ROOT / "examples" / "day.jsonl", Question) if row.kind in KINDS]
-    return [row.question for row in rows][:26]
+    return [row.question for row in rows][:36]
 
 
 @pytest.fixture
@@ -46,13 +57,13 @@ def asking(council):
     assert not failed, f"{len(failed)} requests failed, the first with {failed[0]}"
 
 
-def test_a_night_harvests_trains_and_deploys(council):
-    council.client.ask_many(day_questions(), max_tokens=56)
-    done = council.run(str(ROOT / "cron" / "nightly_improvement.sh"), **SHORT_NIGHT)
-    assert done.returncode in (DONE, ROLLED_BACK), done.stdout + done.stderr
+def test_a_night_harvests_trains_judges_and_deploys_what_is_better(council, questions):
+    council.client.ask_many(day_questions(), max_tokens=48)
+    done = council.run(str(ROOT / "cron" / "nightly_improvement.sh"), QUESTIONS_PATH=str(questions), **SHORT_NIGHT)
+    assert done.returncode in (DONE, ROLLED_BACK, REFUSED), done.stdout + done.stderr
     night = ledger.last("night")
     assert (night["exit_code"], len(ledger.read("night"))) == (done.returncode, 1)
-    assert {"harvest", "training", "deployment", "validation"} <= night["stages"].keys()
+    assert {"harvest", "training", "gate", "validation"} <= night["stages"].keys()
 
     (harvest,) = (council.home / "training_data").glob("harvest_*.jsonl")
     examples = list(read_jsonl(harvest, TrainingExample))
@@ -62,9 +73,13 @@ def test_a_night_harvests_trains_and_deploys(council):
     metrics = json.loads((latest.path / "training_metrics.json").read_text())
     assert metrics["losses"][-1] < 0.5 * metrics["losses"][0], "the model must have learnt its examples"
     assert latest.manifest["example_ids"] == sorted(example.id for example in examples)
-    summary = "deployment_summary.json" if done.returncode == DONE else "rollback_summary.json"
-    evidence = json.loads((latest.path / summary).read_text())["evidence"]
-    assert evidence["pairs"] >= 20 and evidence["failure"] is None
+    gate = ledger.last("gate")
+    assert (gate["release"], gate["serving"], gate["suites"]["held-out"]["asked"]) == (latest.name, "base", 48)
+    assert (gate["end"] == "promote") == (done.returncode != REFUSED)
+    if done.returncode != REFUSED:
+        summary = "deployment_summary.json" if done.returncode == DONE else "rollback_summary.json"
+        evidence = json.loads((latest.path / summary).read_text())["evidence"]
+        assert evidence["pairs"] >= 20 and evidence["failure"] is None
     expected = latest if done.returncode == DONE else adapters.ensure_base()
     assert adapters.target("current") == expected
     assert council.client.health()["adapter"] == expected.name

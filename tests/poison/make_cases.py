@@ -11,12 +11,12 @@ import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from agent0.quality import HELD_OUT
 from agent0.records import Question, read_jsonl
+from agent0.settings import ROOT
 from tests.poison import attacks, ordinary
 
 FILE = Path(__file__).with_name("cases.jsonl")
-DAY = HELD_OUT.with_name("day.jsonl")
+DAY = ROOT / "examples" / "day.jsonl"
 SEED = 20260117
 _GOOD_OPEN = [question for question, _ in ordinary.OPEN]
 

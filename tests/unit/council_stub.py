@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from agent0.evidence import PROBES
+from agent0.quality import PROBES, questions_file
 from agent0.records import Question, read_jsonl
 
 
@@ -36,7 +36,7 @@ class Stub:
     url: str = ""
 
     def __post_init__(self):
-        probes = [probe for probe in read_jsonl(PROBES, Question) if probe.answer]
+        probes = [probe for probe in read_jsonl(questions_file(PROBES), Question) if probe.answer]
         self.answers = {probe.question: (n, probe.answer) for n, probe in enumerate(probes)}
 
     def behaviour(self, name: str) -> Behaviour:

@@ -7,7 +7,7 @@ from lora_kit import make_base, make_release, stage
 from agent0 import adapters, gate, ledger
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, CouncilError
 from agent0.gate import Change, judge
-from agent0.quality import GENERAL, HELD_OUT
+from agent0.quality import GENERAL, HELD_OUT, questions_file
 from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
 
@@ -20,7 +20,7 @@ def base(home, monkeypatch):
 @pytest.fixture
 def server(monkeypatch):
     stub = Stub().start()
-    rows = [row for path in (HELD_OUT, GENERAL) for row in read_jsonl(path, Question)]
+    rows = [row for path in (HELD_OUT, GENERAL) for row in read_jsonl(questions_file(path), Question)]
     stub.answers |= {row.question: (n, row.answer) for n, row in enumerate(rows)}
     monkeypatch.setenv("COUNCIL_URL", stub.url)
     get_settings.cache_clear()
@@ -62,7 +62,7 @@ def test_both_are_asked_the_same_questions(server, monkeypatch):
     asked[release.name] = {b["messages"][0]["content"] for b in server.asked if b["model"] == release.name}
     assert asked["base"] == asked[release.name]
     for path in (HELD_OUT, GENERAL):
-        assert {row.question for row in read_jsonl(path, Question)} <= asked["base"]
+        assert {row.question for row in read_jsonl(questions_file(path), Question)} <= asked["base"]
 
 
 def test_what_earlier_nights_fixed_is_asked_again(home, server):

@@ -133,10 +133,11 @@ def test_repeated_questions_fold_into_the_newest(memory):
 
 
 def test_held_out_questions_and_probes_are_never_harvested(memory, monkeypatch, tmp_path):
-    for name, question in (("HELD_OUT", "What is 31 + 12?"), ("PROBES", "What is 31 + 13?")):
+    monkeypatch.setenv("QUESTIONS_PATH", str(tmp_path))
+    get_settings.cache_clear()
+    for name, question in ((quality.HELD_OUT, "What is 31 + 12?"), (quality.PROBES, "What is 31 + 13?")):
         path = tmp_path / f"{name}.jsonl"
         path.write_text(json.dumps({"id": "1", "kind": "arithmetic", "question": question}) + "\n")
-        monkeypatch.setattr(quality, name, path)
     put(memory, " what is 31 + 12", "1", False)
     put(memory, "What is 31 + 13?", "1", True)
     put(memory, "What is 31 + 14?", "1", False)

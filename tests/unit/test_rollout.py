@@ -15,7 +15,7 @@ from agent0 import adapters, evidence, ledger, rollout
 from agent0.adapter_checks import WEIGHTS
 from agent0.command import DONE, FAILED, LOCKED, NOTHING_TO_DO, REFUSED, ROLLED_BACK, CouncilError
 from agent0.evidence import Evidence, Live, Pair, Thresholds, verdict
-from agent0.quality import ANSWER_TOKENS
+from agent0.quality import ANSWER_TOKENS, PROBES, questions_file
 from agent0.records import write_json
 from agent0.settings import ROOT, get_settings
 
@@ -288,9 +288,8 @@ def test_without_a_server_nothing_moves(home, server):
 
 
 def test_without_enough_probes_nothing_moves(home, server, monkeypatch):
-    short = home / "probes.jsonl"
-    short.write_text("".join(evidence.PROBES.read_text().splitlines(True)[:19]))
-    monkeypatch.setattr(evidence, "PROBES", short)
+    (home / "probes.jsonl").write_text("".join(questions_file(PROBES).read_text().splitlines(True)[:19]))
+    set_environment(monkeypatch, QUESTIONS_PATH=home)
     with pytest.raises(CouncilError, match="20 needed"):
         rollout.deploy(make_release().name)
     assert snapshot(home) == {}

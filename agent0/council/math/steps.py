@@ -1,4 +1,4 @@
-"""Arithmetic written out in short steps that a small model can learn: one place at once, the rest place by place.
+"""Arithmetic written out in short steps that a small model can learn: what has few places at once, the rest by place.
 
 Each function returns (steps, value), steps being one chain "a op b = … = value" without a full stop.
 """
@@ -8,6 +8,7 @@ from fractions import Fraction
 from agent0.council.math.rules import Unclear
 
 Step = tuple[str, Fraction]
+_BY_HEART = 1000  # sums and differences below it are written in one step: shorter answers, quicker to learn and to say
 
 
 def show(value: Fraction | int) -> str:
@@ -52,17 +53,17 @@ def _run(start: Fraction, parts: list[Fraction], sign: str) -> list[str]:
 
 
 def add(a: Fraction, b: Fraction) -> Step:
-    """47 + 8 = 55; more than one place by place: 47 + 38 = 47 + 30 + 8 = 77 + 8 = 85."""
+    """47 + 38 = 85; from 1000 on by place: 1247 + 38 = 1247 + 30 + 8 = 1277 + 8 = 1285."""
     plain = f"{show(a)} + {show(b)}"
-    if min(a, b) < 0 or _easy(a) or _easy(b):
+    if min(a, b) < 0 or max(a, b) < _BY_HEART:
         return _chain(plain, show(a + b)), a + b
     return _chain(plain, *_run(a, places(b), "+")), a + b
 
 
 def subtract(a: Fraction, b: Fraction) -> Step:
-    """85 - 8 = 77; more than one place by place: 85 - 38 = 85 - 30 - 8 = 55 - 8 = 47."""
+    """85 - 38 = 47; from 1000 on by place: 1285 - 38 = 1285 - 30 - 8 = 1255 - 8 = 1247."""
     plain = f"{show(a)} - {show(b)}"
-    if b < 0 or a < b or _easy(b) or _easy(a - b):
+    if b < 0 or a < b or a < _BY_HEART:
         return _chain(plain, show(a - b)), a - b
     return _chain(plain, *_run(a, places(b), "-")), a - b
 
@@ -75,12 +76,12 @@ def total(values: list[Fraction]) -> str:
 
 
 def multiply(a: Fraction, b: Fraction) -> Step:
-    """40 * 6 = 240; 47 * 6 = 40 * 6 + 7 * 6 = 240 + 42 = 282; 13 * 12 = 13 * 10 + 13 * 2 = 130 + 26 = 156."""
+    """47 * 6 = 282; 147 * 6 = 100 * 6 + 40 * 6 + 7 * 6 = 600 + 240 + 42 = 882; 13 * 12 = 13 * 10 + 13 * 2 = 156."""
     plain, value = f"{show(a)} * {show(b)}", a * b
     if min(a, b) < 0 or _power_of_ten(a) or _power_of_ten(b):
         return _chain(plain, show(value)), value
     left, right = places(a), places(b)
-    if len(left) == len(right) == 1:
+    if len(left) + len(right) <= 3:
         return _chain(plain, show(value)), value
     if min(len(left), len(right)) > 1:
         left, right = ([a], right) if len(right) <= len(left) else (left, [b])
@@ -93,12 +94,12 @@ def multiply(a: Fraction, b: Fraction) -> Step:
 
 
 def divide(a: Fraction, b: Fraction) -> Step:
-    """240 / 6 = 40; 282 / 6 = 240 / 6 + 42 / 6 = 40 + 7 = 47.
+    """282 / 6 = 47; 882 / 6 = 600 / 6 + 240 / 6 + 42 / 6 = 100 + 40 + 7 = 147.
 
     Raises Unclear where the quotient has no short decimal form.
     """
     plain, value = f"{show(a)} / {show(b)}", a / b
-    if min(a, b) < 0 or _power_of_ten(b) or _easy(value) or len(places(value)) > 4:
+    if min(a, b) < 0 or _power_of_ten(b) or len(places(value)) <= 2 or len(places(value)) > 4:
         return _chain(plain, show(value)), value
     split = " + ".join(f"{show(part * b)} / {show(b)}" for part in places(value))
     return _chain(plain, split, total(places(value))), value
@@ -113,15 +114,13 @@ def percent(rate: Fraction, base: Fraction) -> Step:
     if rate == 10:
         return f"10% of {show(base)} is {show(tenth)}", tenth
     if rate % 5 == 0:
-        step, value = multiply(rate / 10, tenth)
-        return f"10% of {show(base)} is {show(tenth)}. {show(rate)}% is {step}", value
+        factor, value = rate / 10, rate * base / 100
+        return (
+            f"10% of {show(base)} is {show(tenth)}. {show(rate)}% is {show(factor)} * {show(tenth)} = {show(value)}",
+            value,
+        )
     step, value = multiply(rate, hundredth)
     return f"1% of {show(base)} is {show(hundredth)}. {show(rate)}% is {step}", value
-
-
-def _easy(value: Fraction) -> bool:
-    """Whether it has one place at most, so that a model does it in one step: 0, 7, 40."""
-    return len(places(abs(value))) == 1
 
 
 def _power_of_ten(value: Fraction) -> bool:
