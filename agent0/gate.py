@@ -66,12 +66,16 @@ def compare(serving: Iterable[Outcome], candidate: Iterable[Outcome]) -> Change:
 
 
 def judge(suites: dict[str, Change], kinds: dict[str, Change]) -> Judgement:
-    """Refuse what loses more than noise anywhere, promote what gains more than noise on held-out questions.
+    """Refuse what loses more than noise or forgets too much, promote what gains more than noise on held-out questions.
 
     A kind is one of many, so that one of them falls by chance more easily: its p is Bonferroni's.
     """
-    held_out = suites["held-out"]
-    falls = [(f"{name} questions", change, SURE) for name, change in suites.items()]
+    held_out, forgotten = suites["held-out"], -suites["general"].improvement
+    if forgotten > (allowed := get_settings().max_forgetting):
+        return Judgement(
+            "refuse", f"general questions: {forgotten:.0%} forgotten, {allowed:.0%} allowed", held_out.improvement
+        )
+    falls = [(f"{name} questions", change, SURE) for name, change in suites.items() if name != "general"]
     falls += [(f"kind {name}", change, SURE / len(kinds)) for name, change in kinds.items()]
     for name, change, sure in falls:
         if (chance := change.chance(worse=True)) < sure:

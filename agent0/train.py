@@ -48,14 +48,14 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
     """Return the recipe for a pool of that many examples.
 
     The seed's values (5e-5, 4 x 8, 3 epochs, attention) make 3 * examples / 32 steps: on a night's 300 examples, 28
-    steps that leave the model where it was. A small pool gets steps of 8 examples, a higher rate, all linear layers (as
-    in QLoRA, arXiv:2305.14314), and as many passes as its loss needs to settle.
+    steps that leave the model where it was. A small pool gets a step for each batch, a higher rate, all linear layers
+    (as in QLoRA, arXiv:2305.14314), and as many passes as its loss needs to settle.
     """
     seed = {name: getattr(settings, name) for name in Recipe.__dataclass_fields__ if hasattr(settings, name)}
     if examples >= SMALL_POOL:
         return Recipe(**seed)
     epochs = min(12, max(2, round(SMALL_POOL_PASSES / examples)))
-    wanted = {"gradient_accumulation": 2, "learning_rate": 1e-3, "num_epochs": epochs}
+    wanted = {"gradient_accumulation": 1, "learning_rate": 1e-3, "num_epochs": epochs}
     adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
     changes = [f"{name.upper()} {seed[name]:g} -> {value:g}" for name, value in adapted.items() if value != seed[name]]
     changes.append("target modules attention -> all linear layers")

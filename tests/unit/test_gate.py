@@ -112,12 +112,22 @@ GAIN, LEVEL = Change(192, 60, 5), Change(57, 1, 1)
         ({"held-out": GAIN, "general": LEVEL}, {"time": Change(16, 4, 0)}, "promote", "held-out +28.6%"),
         ({"held-out": Change(192, 4, 0), "general": LEVEL}, {"time": LEVEL}, "inconclusive", "4 gained, 0 lost"),
         ({"held-out": Change(192, 5, 0), "general": LEVEL}, {"time": LEVEL}, "promote", "5 gained"),
-        ({"held-out": GAIN, "general": Change(57, 0, 5)}, {"time": LEVEL}, "refuse", "general questions: 5 lost"),
-        ({"held-out": GAIN, "general": Change(57, 0, 4)}, {"time": LEVEL}, "promote", "held-out"),
-        ({"held-out": GAIN, "fixed": Change(64, 1, 9)}, {"time": LEVEL}, "refuse", "fixed questions: 9 lost"),
-        ({"held-out": GAIN}, {"time": Change(16, 0, 6), "date": LEVEL}, "refuse", "kind time: 6 lost"),
-        ({"held-out": GAIN}, {"time": Change(16, 0, 5), "date": LEVEL}, "promote", "held-out"),
-        ({"held-out": Change(192, 0, 0)}, {"time": Change(16, 0, 0)}, "inconclusive", "p=1"),
+        ({"held-out": GAIN, "general": Change(50, 1, 17)}, {"time": LEVEL}, "refuse", "32% forgotten, 30% allowed"),
+        ({"held-out": GAIN, "general": Change(50, 1, 16)}, {"time": LEVEL}, "promote", "held-out"),
+        (
+            {"held-out": GAIN, "general": LEVEL, "fixed": Change(64, 1, 9)},
+            {"time": LEVEL},
+            "refuse",
+            "fixed questions: 9",
+        ),
+        (
+            {"held-out": GAIN, "general": LEVEL},
+            {"time": Change(16, 0, 6), "date": LEVEL},
+            "refuse",
+            "kind time: 6 lost",
+        ),
+        ({"held-out": GAIN, "general": LEVEL}, {"time": Change(16, 0, 5), "date": LEVEL}, "promote", "held-out"),
+        ({"held-out": Change(192, 0, 0), "general": LEVEL}, {"time": Change(16, 0, 0)}, "inconclusive", "p=1"),
     ],
 )
 def test_three_ends(suites, kinds, end, word):
