@@ -20,9 +20,7 @@ def base(home, monkeypatch):
 @pytest.fixture
 def server(monkeypatch):
     stub = Stub().start()
-    stub.answers |= {
-        row.question: (n, "so") for n, row in enumerate(read_jsonl(questions_file(REPLAY), Question))
-    }
+    stub.answers |= {row.question: (n, "so") for n, row in enumerate(read_jsonl(questions_file(REPLAY), Question))}
     monkeypatch.setenv("COUNCIL_URL", stub.url)
     get_settings.cache_clear()
     yield stub
