@@ -4,6 +4,7 @@ The tests build on each other, in the order in which they stand.
 """
 
 import json
+import re
 import threading
 
 import pytest
@@ -97,7 +98,7 @@ def test_the_same_night_again_has_nothing_to_do(council):
     assert serving() == serves
 
 
-@pytest.mark.parametrize("plant, why", [(plant_bad, "right"), (plant_slow, "ms")])
+@pytest.mark.parametrize("plant, why", [(plant_bad, "right|success"), (plant_slow, r"\d ms")])
 def test_a_planted_bad_or_slow_adapter_is_rolled_back_while_a_client_asks(council, asking, plant, why):
     serves = serving()
     adapters.point("latest", plant())
@@ -105,7 +106,7 @@ def test_a_planted_bad_or_slow_adapter_is_rolled_back_while_a_client_asks(counci
     assert done.returncode == ROLLED_BACK, done.stdout + done.stderr
     assert serving() == serves
     assert council.client.health()["adapter"] == serves.name
-    assert why in ledger.last("rollback")["reason"]
+    assert re.search(why, ledger.last("rollback")["reason"])
     assert json.loads((serves.path / "rollback_summary.json").read_text())["verdict"] == "rolled back"
 
 
