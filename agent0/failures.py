@@ -7,12 +7,10 @@ from functools import lru_cache
 from agent0.council.logic import solve as draw
 from agent0.council.math import solve as work_out
 from agent0.council.protocol import Decision
+from agent0.council.self_member import own_words
 from agent0.quality import answers_agree, normalise
 from agent0.records import Answer, Cause, Failure, Rewrite
 from agent0.settings import get_settings
-
-_WHOLE = re.compile(r"[.!?)\d%`]$")  # an answer that was cut off ends in the middle of a sentence
-_STEP = re.compile(r"(\d[\d.,]*(?: ?[-+*/x×÷] ?\$?\d[\d.,]*)+) ?= ?\$?(-?\d[\d.,]*(?<=\d))")
 
 _YES_NO = re.compile(r"\W*(?:the answer is )?(yes|no)\s*(?:[.,;:!]|$)", re.IGNORECASE)
 
@@ -74,7 +72,7 @@ def proven_right(answer: Answer) -> bool:
 def own_wording(answer: Answer) -> Decision | None:
     """Return the decision to learn an answer in its own words: it is proven right, whole, and each step is right."""
     text, solution = answer.response.strip(), solve(answer.query)
-    if not (solution and proven_right(answer) and _WHOLE.search(text) and _steps_are_right(text)):
+    if not (text and solution and own_words([text], solution.result, longest=len(text))):
         return None
     own = Rewrite(
         member="self",
@@ -92,12 +90,3 @@ def _draws_the_opposite(answer: Answer) -> bool:
     said = _YES_NO.match(answer.response)
     drawn = draw(answer.query) if said else None
     return bool(drawn) and {said[1].lower(), drawn[1].answer} == {"yes", "no"}
-
-
-def _steps_are_right(text: str) -> bool:
-    """Whether no calculation in the text is wrong, as far as it can be worked out."""
-    for calculation, result in _STEP.findall(text):
-        solution = solve(f"What is {calculation.strip()}?")
-        if solution and not answers_agree(result, solution.result):
-            return False
-    return True

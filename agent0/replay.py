@@ -15,7 +15,7 @@ from agent0.quality import REPLAY, questions_file
 from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
 
-ANSWER_TOKENS = 48  # enough for a sentence or two, which is what is kept
+SENTENCES_TOKENS = 48  # enough for a sentence or two, which is what is kept
 SENTENCE_ENDS = (". ", "! ", "? ", "\n")
 
 
@@ -37,7 +37,7 @@ def _ask(path: Path) -> None:
     """Ask the base model every question of the replay set, and keep its whole sentences."""
     questions = list(read_jsonl(questions_file(REPLAY), Question))
     log.info("asking the base model %d general questions, once", len(questions))
-    options = {"model": "base", "store": False, "temperature": 0, "max_tokens": ANSWER_TOKENS}
+    options = {"model": "base", "store": False, "temperature": 0, "max_tokens": SENTENCES_TOKENS}
     try:
         replies = CouncilClient().ask_many([q.question for q in questions], title="replay", **options)
     except CouncilError as error:

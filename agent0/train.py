@@ -17,6 +17,7 @@ from pathlib import Path
 
 from agent0 import adapters, ledger
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
+from agent0.data_parallel import is_first
 from agent0.models import base_model_name, base_model_path
 from agent0.quality import held_out_questions, normalise
 from agent0.records import TrainingExample, read_jsonl, write_json
@@ -169,6 +170,8 @@ def main() -> int:
     staging = Path(tempfile.mkdtemp(dir=settings.loras, prefix=".staging-"))
     try:
         metrics = train(pool, recipe, staging)
+        if not is_first():
+            return DONE
         release = publish(pool, recipe, metrics, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -59,7 +59,7 @@ class _Row(ctypes.Structure):
 
 
 class NativeDecoder(Decoder):
-    """The weights of a transformers model in int8, for native.cpp. Any thread may call it, one at a time."""
+    """The weights of a transformers model in int8, for native.cpp. Stateless: any thread may call it."""
 
     def __init__(self, model, library: ctypes.CDLL):
         super().__init__(model, torch.float32)
@@ -191,8 +191,9 @@ def _compile(compiler: str, target: Path) -> bool:
         for command in commands:
             subprocess.run(command, check=True, capture_output=True, text=True)
         part.rename(target)
-    except subprocess.CalledProcessError as error:
-        log.warning("%s cannot compile %s, answers come several times slower: %s", compiler, SOURCE.name, error.stderr)
+    except (OSError, subprocess.CalledProcessError) as error:
+        why = getattr(error, "stderr", None) or error
+        log.warning("%s cannot compile %s, answers come several times slower: %s", compiler, SOURCE.name, why)
         return False
     finally:
         Path(f"{part}.o").unlink(missing_ok=True)

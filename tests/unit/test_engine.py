@@ -143,9 +143,10 @@ def test_a_mixed_batch_answers_as_each_alone(tmp_path, make_decoder):
     assert torch.allclose(together, torch.cat(alone), atol=1e-4)
 
 
-@pytest.mark.parametrize("wrong", ["nonsense", ""], ids=["no compiler", "a broken one"])
-def test_without_a_working_compiler_torch_serves_and_the_log_says_so(tmp_path, monkeypatch, caplog, wrong):
-    monkeypatch.setenv("PATH", str(tmp_path)) if not wrong else monkeypatch.setenv("CXX", "false")
+@pytest.mark.parametrize(("name", "value"), [("PATH", "/nowhere"), ("CXX", "false"), ("CXX", "/nowhere/g++")])
+def test_without_a_working_compiler_torch_serves_and_the_log_says_so(tmp_path, monkeypatch, caplog, name, value):
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.setenv(name, value)
     monkeypatch.setenv("MODELS_PATH", str(tmp_path))
     get_settings.cache_clear()
     with caplog.at_level("WARNING", "council"):

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from agent0 import train
-from agent0.command import NOTHING_TO_DO, CouncilError
+from agent0 import ledger, train
+from agent0.command import DONE, NOTHING_TO_DO, CouncilError
 from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import ROOT, get_settings, load_settings
 
@@ -105,3 +105,12 @@ def test_training_examples_keep_the_seeds_fields():
     row = json.loads(example(1).model_dump_json())
     seed = {"instruction", "input", "output", "reasoning", "quality_score", "harvest_timestamp"}
     assert seed <= row.keys()
+
+
+def test_of_several_processes_only_the_first_publishes(home, monkeypatch):
+    fill(home, 6)
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setattr(train, "train", lambda pool, recipe, staging: {"loss": 1.0, "seconds": 1.0})
+    assert train.main() == DONE
+    assert not list((home / "loras").iterdir())
+    assert ledger.last("training") is None
