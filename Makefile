@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line bench-harvest
+.PHONY: help setup demo test lint serve night cron-line bench-harvest bench-train sweep
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,12 @@ night: setup ## run the nightly improvement now
 
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest
+
+bench-train: setup ## measure training beside TRL (TRL_PYTHON): speed and memory
+	$(BIN)/python -m bench.train
+
+sweep: setup ## try training recipes on the pool at hand, about 10 minutes each
+	$(BIN)/python -m bench.sweep
 
 cron-line: ## print the crontab line that runs it at 2 AM
 	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'

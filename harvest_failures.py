@@ -33,7 +33,7 @@ from agent0.council.self_member import SelfMember
 from agent0.council.user import UserMember
 from agent0.failures import find_failures, own_wording, proven_right
 from agent0.outcomes import Harvest, Outcome, record, report
-from agent0.quality import accepts, assess_quality, held_out_questions, normalise
+from agent0.quality import accepts, assess_quality, gist, held_out_questions, normalise
 from agent0.quarantine import quarantine_file, update_quarantine
 from agent0.records import Answer, Failure, Quarantined, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
@@ -122,7 +122,7 @@ class FailureHarvester:
         newest: dict[str, Failure] = {}
         for failure in failures:
             question = normalise(failure.answer.query)
-            if question in forbidden:
+            if gist(failure.answer.query) in forbidden:
                 skipped["held out"] += 1
             elif failure.answer.id in known or question in known:
                 skipped["harvested before"] += 1

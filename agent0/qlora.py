@@ -1,33 +1,38 @@
 """The part of training that needs torch: the NF4 base model, its LoRA, and a loop with losses on answers only."""
 
-import itertools
 import json
 import os
 import sys
 import warnings
-from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import SimpleNamespace
 
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
     BitsAndBytesConfig,
+    EarlyStoppingCallback,
     PrinterCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
     set_seed,
 )
+from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
+from agent0.budget import Budget
 from agent0.command import log
 from agent0.data_parallel import choose_processes, is_first, together
+from agent0.fused import cross_entropy, fuse_adapters
+from agent0.packing import common_prefix, packer
+from agent0.recipe import Recipe
 
+LOOKS = 6  # checkpoints a run, each with a look at the validation loss
+PATIENCE = 2  # looks without a better loss after which a run ends
 SEED = 7
 disable_progress_bar()  # of loading: training has a bar of its own
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # between transformers and peft
@@ -47,8 +52,11 @@ def load_tokenizer(path: str):
     return tokenizer
 
 
-def load_model(path: str, recipe) -> torch.nn.Module:
-    """Return the base model in NF4 (QLoRA, arXiv:2305.14314) with a fresh trainable LoRA on recipe.target_modules."""
+def load_model(path: str, recipe: Recipe, start: str | None = None) -> torch.nn.Module:
+    """Return the base model in NF4 (QLoRA, arXiv:2305.14314) with a trainable LoRA: a fresh one, or that of `start`.
+
+    On a CPU the NF4 weights are unpacked once, to the same values, instead of in each pass.
+    """
     set_seed(SEED)
     dtype = compute_dtype()
     nf4 = BitsAndBytesConfig(
@@ -58,18 +66,42 @@ def load_model(path: str, recipe) -> torch.nn.Module:
         bnb_4bit_compute_dtype=dtype,
     )
     base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype)
+    if not torch.cuda.is_available():
+        base = base.dequantize()
     base.requires_grad_(False)
-    lora = LoraConfig(
+    model = PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, _lora(recipe))
+    fuse_adapters(model)
+    return model
+
+
+def _lora(recipe: Recipe) -> LoraConfig:
+    return LoraConfig(
         r=recipe.lora_rank,
         lora_alpha=recipe.lora_alpha,
         target_modules=list(recipe.target_modules),
         task_type="CAUSAL_LM",
     )
-    return get_peft_model(base, lora)
 
 
 class AnswerTrainer(Trainer):
     """Trainer whose loss takes logits at answer positions alone: the vocabulary's matmul dominates a small model."""
+
+    def __init__(self, budget: Budget, **options) -> None:
+        super().__init__(**options, callbacks=[budget])
+        self.budget = budget
+        self.model_accepts_loss_kwargs = True  # so that the loss of accumulated batches is divided once
+        self.remove_callback(PrinterCallback)
+        if is_first():
+            self.add_callback(Progress())
+
+    def create_scheduler(self, num_training_steps, optimizer=None):
+        """Return a scheduler that asks the budget."""
+        self.lr_scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer or self.optimizer, self.budget.rate)
+        return self.lr_scheduler
+
+    def log(self, logs, *arguments, **options):
+        """Log, with the seconds spent so far."""
+        super().log({**logs, "spent": round(self.budget.spent, 1)}, *arguments, **options)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross entropy of the answer tokens, summed and divided by their number in the whole step.
@@ -77,44 +109,16 @@ class AnswerTrainer(Trainer):
         `inputs` is one packed sequence. The number is that of all processes, whose gradients are averaged: hence
         the factor.
         """
-        labels = inputs.pop("labels")[0, 1:]
+        labels = inputs["labels"][0, 1:]
         at_answer = (labels != -100).nonzero()[:, 0]
-        logits = model(**inputs, use_cache=False, logits_to_keep=at_answer).logits[0].float()
-        loss = torch.nn.functional.cross_entropy(logits, labels[at_answer], reduction="sum")
+        tokens = {name: value for name, value in inputs.items() if name != "labels"}
+        logits = model(**tokens, use_cache=False, logits_to_keep=at_answer).logits
+        loss = cross_entropy(logits.view(-1, logits.shape[-1]).float(), labels[at_answer])
         if num_items_in_batch is None:
-            return loss / len(at_answer)
-        return loss * self.accelerator.num_processes / num_items_in_batch
-
-
-def common_prefix(rows: list[dict]) -> list[int]:
-    """The token ids that all rows begin with, short of any row's last prompt token."""
-    shortest = min(row["labels"].count(-100) for row in rows) - 1
-    columns = zip(*(row["input_ids"][: max(0, shortest)] for row in rows), strict=True)
-    return [column[0] for column in itertools.takewhile(lambda column: len(set(column)) == 1, columns)]
-
-
-def packer(prefix: list[int]) -> Callable[[list[dict]], dict[str, torch.Tensor]]:
-    """Return a function that packs rows, which all begin with prefix, into one sequence (1, tokens).
-
-    The prefix (the chat template's opening) stands there once and is seen by every row; no row sees another, and
-    each counts its positions from the prefix on. So nothing is padded, and nothing is computed twice.
-    """
-
-    def pack(rows: list[dict]) -> dict[str, torch.Tensor]:
-        start = len(prefix)
-        pieces = [row["input_ids"][start:] for row in rows]
-        segments = torch.tensor([0] * start + [n for n, piece in enumerate(pieces, 1) for _ in piece])
-        visible = (segments == segments[:, None]) | (segments == 0)
-        positions = [*range(start), *(start + n for piece in pieces for n in range(len(piece)))]
-        labels = [-100] * start + [label for row in rows for label in row["labels"][start:]]
-        return {
-            "input_ids": torch.tensor([[*prefix, *itertools.chain(*pieces)]]),
-            "position_ids": torch.tensor([positions]),
-            "attention_mask": visible.tril()[None, None],
-            "labels": torch.tensor([labels]),
-        }
-
-    return pack
+            loss = loss / len(at_answer)
+        else:
+            loss = loss * self.accelerator.num_processes / num_items_in_batch
+        return (loss, {}) if return_outputs else loss
 
 
 class Progress(TrainerCallback):
@@ -135,66 +139,92 @@ class Progress(TrainerCallback):
         self.bar.close()
 
 
-def train(path: str, rows: list[dict], recipe, scratch: Path) -> tuple[torch.nn.Module, list[float]]:
-    """Train a LoRA on the base model at `path`; return the model and the loss of each optimiser step.
+@dataclass
+class Job:
+    """One training: plain values, since each process of it reads them from a file.
 
-    rows are {input_ids, labels}. On a CPU the passes of a step are shared by several processes. `scratch` is a folder
-    to write to; what is left there is of no use afterwards.
+    `path` is the base model, `start` an adapter to go on from (None: a fresh one), rows and validation are
+    {input_ids, labels}; `minutes` bounds the run (0: no bound); checkpoints are kept in `folder`, and a run that finds
+    some there goes on from them.
     """
-    processes = choose_processes(recipe.gradient_accumulation)
-    job = scratch / "job.json"
-    job.write_text(json.dumps({"path": path, "rows": rows, "recipe": asdict(recipe)}), encoding="utf-8")
-    with together(processes, ["-m", "agent0.qlora", str(job)]):
+
+    path: str
+    start: str | None
+    rows: list[dict]
+    validation: list[dict]
+    recipe: Recipe
+    minutes: float
+    folder: str
+
+
+def train(job: Job) -> tuple[torch.nn.Module, list[dict]]:
+    """Do a job; return the model, best by validation loss where there is one, and the log of each optimiser step.
+
+    On a CPU the passes of a step are shared by several processes.
+    """
+    processes = choose_processes(job.recipe.gradient_accumulation)
+    path = Path(job.folder) / "job.json"
+    if is_first():
+        path.write_text(json.dumps(asdict(job)), encoding="utf-8")
+    with together(processes, ["-m", "agent0.qlora", str(path)]):
         if processes > 1:
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        return _train(path, rows, recipe, scratch)
+        model = load_model(job.path, job.recipe, job.start)
+        return model, fit(model, load_tokenizer(job.path), job)
 
 
-def _train(path: str, rows: list[dict], recipe, scratch: Path) -> tuple[torch.nn.Module, list[float]]:
-    model = load_model(path, recipe)
-    return model, fit(model, load_tokenizer(path), rows, recipe, scratch)
-
-
-def fit(model, tokenizer, rows: list[dict], recipe, scratch: Path) -> list[float]:
-    """Train model in place on rows, alone or as one of several processes; return the loss of each optimiser step."""
+def fit(model, tokenizer, job: Job) -> list[dict]:
+    """Train model in place, alone or as one of several processes; return the log of each optimiser step."""
     from datasets import Dataset
 
-    dtype = compute_dtype()
-    arguments = TrainingArguments(
-        output_dir=str(scratch),
+    trainer = AnswerTrainer(
+        Budget(job.minutes),
+        model=model,
+        args=_arguments(job),
+        train_dataset=Dataset.from_list(job.rows),
+        eval_dataset=Dataset.from_list(job.validation) if job.validation else None,
+        data_collator=packer(common_prefix([*job.rows, *job.validation])),
+        processing_class=tokenizer,
+    )
+    if job.validation:
+        trainer.add_callback(EarlyStoppingCallback(PATIENCE))
+    begun = get_last_checkpoint(job.folder)
+    if begun and is_first():
+        log.info("an earlier run of this training was cut off: going on from its %s", Path(begun).name)
+    trainer.train(resume_from_checkpoint=begun)
+    return trainer.state.log_history
+
+
+def _arguments(job: Job) -> TrainingArguments:
+    dtype, recipe, gpu = compute_dtype(), job.recipe, torch.cuda.is_available()
+    passes = max(1, recipe.gradient_accumulation // int(os.environ.get("WORLD_SIZE", 1)))
+    return TrainingArguments(
+        output_dir=job.folder,
         per_device_train_batch_size=recipe.batch_size,
-        gradient_accumulation_steps=max(1, recipe.gradient_accumulation // int(os.environ.get("WORLD_SIZE", 1))),
+        per_device_eval_batch_size=recipe.batch_size,
+        gradient_accumulation_steps=passes,
         learning_rate=recipe.learning_rate,
         num_train_epochs=recipe.num_epochs,
-        lr_scheduler_type="cosine",
-        warmup_steps=0.05,  # a share of all steps
         bf16=dtype is torch.bfloat16,
         fp16=dtype is torch.float16,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
+        save_strategy="steps",
+        save_steps=1 / LOOKS,
+        save_total_limit=2,
+        eval_strategy="steps" if job.validation else "no",
+        eval_steps=1 / LOOKS,
+        prediction_loss_only=True,
+        load_best_model_at_end=bool(job.validation),
         report_to="none",
-        dataloader_pin_memory=torch.cuda.is_available(),
-        use_cpu=not torch.cuda.is_available(),
+        dataloader_pin_memory=gpu,
+        use_cpu=not gpu,
         ddp_find_unused_parameters=False,
         remove_unused_columns=False,
         disable_tqdm=True,
         log_level="error",
         seed=SEED,
     )
-    trainer = AnswerTrainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(rows),
-        data_collator=packer(common_prefix(rows)),
-        processing_class=tokenizer,
-    )
-    trainer.model_accepts_loss_kwargs = True  # so that the loss of accumulated batches is divided once
-    trainer.remove_callback(PrinterCallback)
-    if is_first():
-        trainer.add_callback(Progress())
-    trainer.train()
-    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
 
 
 def save(model, staging: Path, base_name: str) -> None:
@@ -206,4 +236,5 @@ def save(model, staging: Path, base_name: str) -> None:
 
 if __name__ == "__main__":  # one of several processes: the first one keeps what all have trained
     _job = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
-    _train(_job["path"], _job["rows"], SimpleNamespace(**_job["recipe"]), Path(sys.argv[1]).parent)
+    _job["recipe"] = Recipe(**_job["recipe"])
+    train(Job(**_job))

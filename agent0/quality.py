@@ -15,6 +15,12 @@ ANSWER_TOKENS = 56  # length of an answer where one is measured
 _STRONG = re.compile(r"\banswer(?:\s+is|\s+would\s+be|\s*:)\s*:?\s*|\\boxed\s*\{", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
 _DENIED = re.compile(r"\b(?:not|isn't|never|neither|cannot|can't|unknown)\b", re.IGNORECASE)
+_SPOKEN = {"percent|per cent": "%", "plus": "+", "minus": "-", "times|multiplied by": "*", "divided by": "/"}
+_FILLERS = frozenset(
+    re.findall(
+        r"\w+", "a an the is are please what calculate compute find evaluate determine how much tell me i you can"
+    )
+)
 _ASSIGNMENT = re.compile(r"\b([a-z])\s*=\s*(?=[-−$]?[\d.])", re.IGNORECASE)
 
 V = TypeVar("V")
@@ -51,10 +57,18 @@ def normalise(question: str) -> str:
     return re.sub(r"\s+", " ", folded).strip().rstrip(" .?!:;…").strip()
 
 
+def gist(question: str) -> str:
+    """What is asked, without courtesies and other words for the same operation: near-duplicates compare equal."""
+    text = re.sub(r"\bwhat(?:'|’)?s\b", "what is", normalise(question))
+    for words, sign in _SPOKEN.items():
+        text = re.sub(rf"\b(?:{words})(?!\w)", sign, text)
+    return " ".join(word for word in re.findall(r"[\d.,:/]*\d|\w+|[^\w\s,.?!]", text) if word not in _FILLERS)
+
+
 def held_out_questions() -> set[str]:
-    """The normalised questions that are only ever measured on: never harvested, never trained on."""
+    """The gists of questions that are only ever measured on: never harvested, never trained on."""
     files = map(questions_file, (HELD_OUT, PROBES, GENERAL))
-    return {normalise(row.question) for path in files if path.exists() for row in read_jsonl(path, Question)}
+    return {gist(row.question) for path in files if path.exists() for row in read_jsonl(path, Question)}
 
 
 def questions_file(name: str) -> Path:

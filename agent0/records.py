@@ -79,7 +79,8 @@ class TrainingExample(Record):
     kind: str
     verified_by: str | None = None
     votes: dict[str, float] | None = None
-    origin: Literal["rewrite", "positive", "replay"] = "rewrite"  # positive: the answer's own wording, proven right
+    # positive: the answer's own wording, proven right; practice: a proven question with other numbers
+    origin: Literal["rewrite", "positive", "replay", "practice"] = "rewrite"
 
 
 class Quarantined(Record):

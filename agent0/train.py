@@ -1,81 +1,38 @@
 """Train a QLoRA adapter on the pool of verified rewrites, and publish it as loras/latest.
 
 The seed's hyperparameters are the defaults. On a small pool they amount to a handful of tiny steps, so the recipe
-adapts; a value that is set by the user always stays.
+adapts; a value that is set by the user always stays. A run that was killed goes on from its last checkpoint.
 """
 
+import contextlib
 import hashlib
 import json
 import math
+import random
 import shutil
 import signal
 import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 
 from agent0 import adapters, ledger
+from agent0.adapters import Release
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
 from agent0.data_parallel import is_first
-from agent0.models import base_model_name, base_model_path
-from agent0.quality import held_out_questions, normalise
-from agent0.records import TrainingExample, read_jsonl, write_json
+from agent0.models import base_model_hash, base_model_name, base_model_path
+from agent0.pool import load_pool
+from agent0.practice import practice_examples
+from agent0.recipe import Recipe, choose_recipe, practice_wanted
+from agent0.records import TrainingExample, write_json
 from agent0.replay import replay_examples
 from agent0.settings import Settings, get_settings
 
-ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
-ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
-SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps of 5e-5
-SMALL_POOL_PASSES = 1000  # examples seen in a run at which the loss of a small pool has settled; 2 to 12 epochs
 MAX_TOKENS = 512  # an example longer than this is refused: the loop trains short worked answers
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """What a training run uses; `changes` says how it differs from the seed's recipe, and why."""
-
-    batch_size: int
-    gradient_accumulation: int
-    learning_rate: float
-    num_epochs: int
-    lora_rank: int
-    lora_alpha: int
-    target_modules: tuple[str, ...] = ATTENTION
-    changes: list[str] = field(default_factory=list)
-
-
-def choose_recipe(examples: int, settings: Settings) -> Recipe:
-    """Return the recipe for a pool of that many examples.
-
-    The seed's values (5e-5, 4 x 8, 3 epochs, attention) make 3 * examples / 32 steps: on a night's 300 examples, 28
-    steps that leave the model where it was. A small pool gets a step for each batch, a higher rate, all linear layers
-    (as in QLoRA, arXiv:2305.14314), and as many passes as its loss needs to settle.
-    """
-    seed = {name: getattr(settings, name) for name in Recipe.__dataclass_fields__ if hasattr(settings, name)}
-    if examples >= SMALL_POOL:
-        return Recipe(**seed)
-    epochs = min(12, max(2, round(SMALL_POOL_PASSES / examples)))
-    wanted = {"gradient_accumulation": 1, "learning_rate": 1e-3, "num_epochs": epochs}
-    adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
-    changes = [f"{name.upper()} {seed[name]:g} -> {value:g}" for name, value in adapted.items() if value != seed[name]]
-    changes.append("target modules attention -> all linear layers")
-    return Recipe(**{**seed, **adapted}, target_modules=ALL_LINEAR, changes=changes)
-
-
-def load_pool(folder: Path) -> list[TrainingExample]:
-    """Return every accepted example of training_data/harvest_*.jsonl, the newest where a question comes twice.
-
-    Raises CouncilError for a damaged line, and where a held-out question would be trained on.
-    """
-    pool: dict[str, TrainingExample] = {}
-    for path in sorted(folder.glob("harvest_*.jsonl")):
-        pool.update((normalise(example.instruction), example) for example in read_jsonl(path, TrainingExample))
-    leaked = pool.keys() & held_out_questions()
-    if leaked:
-        question = pool[min(leaked)].instruction
-        raise CouncilError(f"held-out question {question!r} stands in {folder}; remove it: it must only be measured on")
-    return list(pool.values())
+WORKPLACE = ".training"
+VALIDATION = 24  # examples whose loss says when to stop; a set of under ten times as many has none to spare
 
 
 def trained_ids() -> set[str]:
@@ -106,36 +63,79 @@ def encode(tokenizer, example: TrainingExample) -> dict[str, list[int]]:
     return {"input_ids": prompt_ids + answer_ids, "labels": [-100] * len(prompt_ids) + answer_ids}
 
 
-def train(pool: list[TrainingExample], recipe: Recipe, staging: Path) -> dict:
+def training_set(pool: list[TrainingExample], practice: int) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """Return what to train on (pool, practice, replay), and what to validate on: examples that are not trained on."""
+    examples = [*pool, *practice_examples(pool, practice)]
+    random.Random(0).shuffle(examples)
+    spare = VALIDATION if len(examples) >= 10 * VALIDATION else 0
+    return [*examples[spare:], *replay_examples()], examples[:spare]
+
+
+def starting_point() -> Release:
+    """The release that training goes on from: base, or what serves (TRAIN_FROM)."""
+    current = adapters.target("current") if get_settings().train_from == "current" else None
+    return current or adapters.ensure_base()
+
+
+def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: Path) -> dict:
     """Train on pool by recipe, write the adapter to staging, and return the metrics of the run.
 
     Raises CouncilError where the loss stops being a number.
     """
     from agent0 import qlora
 
-    started = time.monotonic()
+    began = time.monotonic()
     tokenizer = qlora.load_tokenizer(base_model_path())
-    replay = replay_examples()
-    rows = [encode(tokenizer, example) for example in [*pool, *replay]]
-    with tempfile.TemporaryDirectory() as scratch:
-        model, losses = qlora.train(base_model_path(), rows, recipe, Path(scratch))
+    examples, validation = training_set(pool, practice_wanted(len(pool), get_settings()))
+    rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
+    minutes, adapter = get_settings().train_minutes, None if start.is_base else str(start.path)
+    with _workplace([base_model_hash(), adapter, rows, held, asdict(recipe), minutes]) as folder:
+        job = qlora.Job(base_model_path(), adapter, rows, held, recipe, minutes, str(folder))
+        model, history = qlora.train(job)
+    losses = [entry["loss"] for entry in history if "loss" in entry]
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(model, staging, base_model_name())
-    seconds = time.monotonic() - started
+    origins = [example.origin for example in examples]
     useful = sum(label != -100 for row in rows for label in row["labels"])
+    seconds = time.monotonic() - began
     return {
         "examples": len(pool),
-        "replayed": len(replay),
+        "practised": origins.count("practice"),
+        "replayed": origins.count("replay"),
+        "validation_losses": {entry["step"]: round(entry["eval_loss"], 5) for entry in history if "eval_loss" in entry},
         "loss": sum(losses[-10:]) / len(losses[-10:]),
         "losses": [round(loss, 5) for loss in losses],
         "seconds": round(seconds, 1),
         "answer_tokens": useful,
-        "answer_tokens_per_second": round(useful * recipe.num_epochs / seconds, 1),
+        "answer_tokens_per_second": round(useful * history[-1]["epoch"] / seconds, 1),
     }
 
 
-def publish(pool: list[TrainingExample], recipe: Recipe, metrics: dict, staging: Path) -> adapters.Release:
+@contextlib.contextmanager
+def _workplace(facts: list) -> Iterator[Path]:
+    """The folder of one job's checkpoints: what a killed run of the same job left is there, of others nothing.
+
+    It goes away with the run, however that ends, unless the process is killed or told to stop.
+    """
+    name = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:16]
+    folder = get_settings().loras / WORKPLACE / name
+    for other in folder.parent.glob("*"):
+        if other != folder and is_first():
+            shutil.rmtree(other)
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    try:
+        yield folder
+    except (SystemExit, KeyboardInterrupt):
+        raise
+    except BaseException:
+        shutil.rmtree(folder.parent)
+        raise
+    if is_first():
+        shutil.rmtree(folder.parent)
+
+
+def publish(pool: list[TrainingExample], recipe: Recipe, start: Release, metrics: dict, staging: Path) -> Release:
     """Write the run's configuration and metrics beside the weights, and make the whole the newest release."""
     settings = get_settings()
     write_json(staging / "training_config.json", {"recipe": asdict(recipe), "settings": settings.public()})
@@ -144,7 +144,7 @@ def publish(pool: list[TrainingExample], recipe: Recipe, metrics: dict, staging:
     facts = {
         "example_ids": ids,
         "data_hash": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
-        "parent": "base",
+        "parent": start.name,
     }
     previous = adapters.target("latest")
     release = adapters.publish(staging, facts)
@@ -162,27 +162,21 @@ def main() -> int:
         log.info("nothing to train: %d new examples, %d needed", len(new), settings.min_failures_to_train)
         return NOTHING_TO_DO
     check_disk(settings)
-    recipe = choose_recipe(len(pool), settings)
-    log.info("training on %d examples (%d new), rank %d", len(pool), len(new), recipe.lora_rank)
+    recipe, start = choose_recipe(len(pool), settings), starting_point()
+    log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)
     for change in recipe.changes:
         log.info("small pool, so the recipe adapts: %s", change)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the staging folder goes
     staging = Path(tempfile.mkdtemp(dir=settings.loras, prefix=".staging-"))
     try:
-        metrics = train(pool, recipe, staging)
+        metrics = train(pool, recipe, start, staging)
         if not is_first():
             return DONE
-        release = publish(pool, recipe, metrics, staging)
+        release = publish(pool, recipe, start, metrics, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    ledger.append(
-        "training",
-        release=release.name,
-        loss=metrics["loss"],
-        seconds=metrics["seconds"],
-        examples=len(pool),
-        new_examples=len(new),
-    )
+    known = {name: metrics[name] for name in ("loss", "seconds")}
+    ledger.append("training", release=release.name, examples=len(pool), new_examples=len(new), **known)
     log.info("trained %s: loss %.3f, %.0f s", release.name, metrics["loss"], metrics["seconds"])
     return DONE
 

@@ -1,13 +1,22 @@
 """Several processes train what one would have trained."""
 
+import json
 import os
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
 
 import pytest
 import torch
 from tiny_council import make_tokenizer, save_base
+from transformers.trainer_utils import get_last_checkpoint
 
 from agent0 import data_parallel, qlora
-from agent0.train import Recipe
+from agent0.packing import packer
+from agent0.recipe import Recipe
+from agent0.settings import ROOT
 
 
 @pytest.mark.parametrize(
@@ -33,27 +42,79 @@ def test_the_others_end_with_the_first_and_the_environment_is_as_before():
     assert dict(os.environ) == before
 
 
-def test_two_processes_train_what_one_trains(tmp_path, monkeypatch):
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """Return a function that makes a small job with a folder of its own."""
     base = tmp_path / "tiny"
     save_base(base, monkeypatch)
     tokenizer = make_tokenizer()
     rows = []
-    for number in range(16):
-        prompt, answer = (
-            tokenizer(text)["input_ids"] for text in (f"Say {number}!", f"{number} it is" * (number % 3 + 1))
-        )
+    for number in range(20):
+        texts = f"Say {number}!", f"{number} it is" * (number % 3 + 1)
+        prompt, answer = (tokenizer(text)["input_ids"] for text in texts)
         rows.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
-    recipe = Recipe(2, 2, 1e-2, 2, 8, 16, ("q_proj", "v_proj"))
-    results = {}
+
+    def make(name: str, recipe: Recipe, validation: int = 0, minutes: float = 0) -> qlora.Job:
+        folder = tmp_path / name
+        folder.mkdir()
+        return qlora.Job(str(base), None, rows[4:], rows[:validation], recipe, minutes, str(folder))
+
+    return make
+
+
+def trained(job: qlora.Job) -> tuple[list[float], dict[str, torch.Tensor]]:
+    model, history = qlora.train(job)
+    weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+    return [entry["loss"] for entry in history if "loss" in entry], weights
+
+
+def assert_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor], tolerance: float = 2e-3) -> None:
+    for name, weight in one.items():
+        torch.testing.assert_close(other[name], weight, atol=tolerance, rtol=10 * tolerance)
+
+
+def test_two_processes_train_what_one_trains(job, monkeypatch):
+    recipe, results = Recipe(2, 2, 1e-2, 2, 8, 16, ("q_proj", "v_proj")), {}
     for processes in (1, 2):
         monkeypatch.setattr(qlora, "choose_processes", lambda _, count=processes: count)
-        scratch = tmp_path / str(processes)
-        scratch.mkdir()
-        model, losses = qlora.train(str(base), rows, recipe, scratch)
-        results[processes] = losses, {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+        results[processes] = trained(job(str(processes), recipe))
     (one, weights), (two, others) = results[1], results[2]
     assert len(one) == len(two) == 8
     assert two == pytest.approx(one, rel=2e-3)
-    for name, weight in weights.items():
-        torch.testing.assert_close(others[name], weight, atol=2e-3, rtol=2e-2)
+    assert_same(weights, others)
     assert "RANK" not in os.environ
+
+
+def test_a_training_that_was_killed_goes_on_and_ends_where_it_would_have(job):
+    recipe = Recipe(2, 1, 1e-2, 40, 8, 16, ("q_proj", "v_proj"))
+    whole, weights = trained(job("whole", recipe))
+    killed = job("killed", recipe)
+    path = Path(killed.folder) / "job.json"
+    path.write_text(json.dumps(asdict(killed)))
+    process = subprocess.Popen([sys.executable, "-m", "agent0.qlora", str(path)], cwd=ROOT)
+    deadline = time.monotonic() + 60
+    while not list(Path(killed.folder).glob("checkpoint-*/trainer_state.json")) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.kill()
+    process.wait()
+    assert get_last_checkpoint(killed.folder)
+    losses, others = trained(killed)
+    assert losses == pytest.approx(whole, rel=1e-3)
+    assert_same(weights, others)
+
+
+def test_the_best_by_validation_loss_is_kept_and_a_run_that_gets_worse_ends_early(job):
+    ruinous = Recipe(2, 1, 0.5, 24, 8, 16, ("q_proj", "v_proj"))
+    model, history = qlora.train(job("best", ruinous, validation=4))
+    seen = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
+    assert max(seen) < 8 * 24, "it must have ended early"
+    batch = packer([])(job("again", ruinous, validation=4).validation)
+    labels = batch.pop("labels")[0, 1:]
+    logits = model(**batch).logits[0, :-1]
+    loss = torch.nn.functional.cross_entropy(logits, labels, ignore_index=-100).item()
+    assert loss == pytest.approx(min(seen.values()), rel=0.3)
+
+
+def test_minutes_end_a_run(job):
+    losses, _ = trained(job("short", Recipe(2, 1, 1e-2, 100, 8, 16, ("q_proj", "v_proj")), minutes=0.02))
+    assert 0 < len(losses) < 800

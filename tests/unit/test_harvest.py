@@ -12,11 +12,11 @@ import harvest_failures
 from agent0 import ledger, quality
 from agent0.command import NOTHING_TO_DO, USAGE, CouncilError
 from agent0.council.math import MathMember
+from agent0.pool import load_pool
 from agent0.quality import assess_quality
 from agent0.quarantine import quarantine_file, read_quarantine
 from agent0.records import Quarantined, TrainingExample, read_jsonl
 from agent0.settings import ROOT, get_settings
-from agent0.train import load_pool
 from faiss_memory import FaissMemory
 from harvest_failures import FailureHarvester, Window, _assess_quality, day_window, days_due, split_by_day
 

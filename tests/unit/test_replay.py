@@ -5,11 +5,11 @@ from council_stub import Stub
 from lora_kit import make_base
 
 from agent0.command import CouncilError
+from agent0.pool import load_pool
 from agent0.quality import GENERAL, HELD_OUT, PROBES, REPLAY, normalise, questions_file
 from agent0.records import Question, read_jsonl
 from agent0.replay import replay_examples, whole_sentences
 from agent0.settings import get_settings
-from agent0.train import load_pool
 
 
 @pytest.fixture(autouse=True)

@@ -3,11 +3,12 @@
 import json
 
 import pytest
+from lora_kit import make_base, stage
 
-from agent0 import ledger, train
+from agent0 import adapters, ledger, recipe, train
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError
-from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
-from agent0.settings import ROOT, get_settings, load_settings
+from agent0.records import TrainingExample, write_jsonl
+from agent0.settings import get_settings, load_settings
 
 
 def example(number: int, question: str | None = None, output: str = "1 + 1 = 2. The answer is 2.") -> TrainingExample:
@@ -28,28 +29,6 @@ def fill(home, count: int) -> None:
     write_jsonl(home / "training_data" / "harvest_20260101.jsonl", [example(n) for n in range(count)])
 
 
-def test_the_pool_holds_every_night_and_the_newest_rewrite_of_a_question(home):
-    folder = home / "training_data"
-    write_jsonl(folder / "harvest_20260101.jsonl", [example(1), example(2)])
-    write_jsonl(folder / "harvest_20260102.jsonl", [example(3), example(4, example(1).instruction.upper())])
-    assert {e.id for e in train.load_pool(folder)} == {"e2", "e3", "e4"}
-
-
-def test_a_damaged_line_is_named_and_refused(home):
-    fill(home, 2)
-    path = home / "training_data" / "harvest_20260101.jsonl"
-    path.write_text(path.read_text() + '{"instruction": "half a li\n')
-    with pytest.raises(CouncilError, match=r"harvest_20260101\.jsonl:3"):
-        train.load_pool(path.parent)
-
-
-def test_a_held_out_question_is_never_trained_on(home):
-    question = next(read_jsonl(ROOT / "examples" / "heldout.jsonl", Question)).question
-    write_jsonl(home / "training_data" / "harvest_20260101.jsonl", [example(1, question.lower())])
-    with pytest.raises(CouncilError, match="held-out"):
-        train.load_pool(home / "training_data")
-
-
 def test_too_few_new_examples_are_nothing_to_do_and_leave_nothing_behind(home):
     fill(home, 4)
     assert train.main() == NOTHING_TO_DO
@@ -68,7 +47,7 @@ def test_a_full_disk_is_refused_before_any_compute(home, monkeypatch):
 def test_a_failed_training_leaves_no_release_and_no_link(home, monkeypatch):
     fill(home, 6)
 
-    def broken(pool, recipe, staging):
+    def broken(pool, recipe, start, staging):
         (staging / "adapter_model.safetensors").write_bytes(b"half")
         raise CouncilError("out of memory")
 
@@ -79,26 +58,50 @@ def test_a_failed_training_leaves_no_release_and_no_link(home, monkeypatch):
 
 
 def test_a_big_pool_is_trained_by_the_seeds_recipe():
-    recipe = train.choose_recipe(train.SMALL_POOL, load_settings())
-    assert (recipe.learning_rate, recipe.batch_size, recipe.gradient_accumulation) == (5e-5, 4, 8)
-    assert (recipe.num_epochs, recipe.lora_rank, recipe.lora_alpha) == (3, 16, 32)
-    assert recipe.target_modules == train.ATTENTION
-    assert not recipe.changes
+    chosen = recipe.choose_recipe(recipe.SMALL_POOL, load_settings())
+    assert (chosen.learning_rate, chosen.batch_size, chosen.gradient_accumulation) == (5e-5, 4, 8)
+    assert (chosen.num_epochs, chosen.lora_rank, chosen.lora_alpha) == (3, 16, 32)
+    assert chosen.target_modules == recipe.ATTENTION
+    assert not chosen.changes
 
 
 def test_a_small_pool_adapts_and_says_what_it_changed():
-    recipe = train.choose_recipe(300, load_settings())
-    assert recipe.learning_rate > 5e-5
-    assert recipe.target_modules == train.ALL_LINEAR
-    assert any("LEARNING_RATE 5e-05 ->" in change for change in recipe.changes)
+    chosen = recipe.choose_recipe(300, load_settings())
+    assert chosen.learning_rate > 5e-5
+    assert chosen.target_modules == recipe.ALL_LINEAR
+    assert any("LEARNING_RATE 5e-05 ->" in change for change in chosen.changes)
+
+
+def test_the_seeds_recipe_can_be_had_for_a_small_pool(monkeypatch):
+    monkeypatch.setenv("TRAIN_RECIPE", "seed")
+    assert recipe.choose_recipe(300, load_settings()) == recipe.choose_recipe(recipe.SMALL_POOL, load_settings())
+    assert recipe.practice_wanted(300, load_settings()) == 0
+
+
+@pytest.mark.parametrize(("examples", "practice", "epochs"), [(24, 96, 8), (200, 800, 1), (700, 300, 1), (1500, 0, 1)])
+def test_practice_fills_a_run_up(examples, practice, epochs):
+    settings = load_settings()
+    assert recipe.practice_wanted(examples, settings) == practice
+    assert recipe.choose_recipe(examples, settings).num_epochs == epochs
+
+
+def test_a_training_goes_on_from_what_serves_if_told_to(home, monkeypatch):
+    assert train.starting_point().is_base
+    make_base(home / "models" / "tiny", monkeypatch)
+    release = adapters.publish(stage(), {})
+    adapters.point("current", release)
+    assert train.starting_point().is_base
+    monkeypatch.setenv("TRAIN_FROM", "current")
+    get_settings.cache_clear()
+    assert train.starting_point() == release
 
 
 def test_a_value_that_the_user_sets_stays(monkeypatch):
     monkeypatch.setenv("LEARNING_RATE", "2e-4")
     monkeypatch.setenv("NUM_EPOCHS", "2")
-    recipe = train.choose_recipe(300, load_settings())
-    assert (recipe.learning_rate, recipe.num_epochs) == (2e-4, 2)
-    assert not any("LEARNING_RATE" in change or "NUM_EPOCHS" in change for change in recipe.changes)
+    chosen = recipe.choose_recipe(300, load_settings())
+    assert (chosen.learning_rate, chosen.num_epochs) == (2e-4, 2)
+    assert not any("LEARNING_RATE" in change or "NUM_EPOCHS" in change for change in chosen.changes)
 
 
 def test_training_examples_keep_the_seeds_fields():
@@ -110,7 +113,7 @@ def test_training_examples_keep_the_seeds_fields():
 def test_of_several_processes_only_the_first_publishes(home, monkeypatch):
     fill(home, 6)
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(train, "train", lambda pool, recipe, staging: {"loss": 1.0, "seconds": 1.0})
+    monkeypatch.setattr(train, "train", lambda pool, recipe, start, staging: {"loss": 1.0, "seconds": 1.0})
     assert train.main() == DONE
     assert not list((home / "loras").iterdir())
     assert ledger.last("training") is None

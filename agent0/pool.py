@@ -1,0 +1,33 @@
+"""The pool: every accepted example of every night, each question once, nothing that is only to be measured on."""
+
+from pathlib import Path
+
+from agent0.command import CouncilError, log
+from agent0.council.math import solve
+from agent0.quality import answers_agree, gist, held_out_questions
+from agent0.records import TrainingExample, read_jsonl
+
+
+def load_pool(folder: Path) -> list[TrainingExample]:
+    """Return every accepted example of training_data/harvest_*.jsonl, of near-duplicates the newest.
+
+    An example that an exact check contradicts today is left out. Raises CouncilError for a damaged line, and where a
+    held-out question would be trained on.
+    """
+    pool: dict[str, TrainingExample] = {}
+    for path in sorted(folder.glob("harvest_*.jsonl")):
+        pool.update((gist(example.instruction), example) for example in read_jsonl(path, TrainingExample))
+    leaked = pool.keys() & held_out_questions()
+    if leaked:
+        question = pool[min(leaked)].instruction
+        raise CouncilError(f"held-out question {question!r} stands in {folder}; remove it: it must only be measured on")
+    examples = [example for example in pool.values() if not contradicted(example)]
+    if left_out := len(pool) - len(examples):
+        log.warning("warning: %d examples of the pool are proven wrong, and left out", left_out)
+    return examples
+
+
+def contradicted(example: TrainingExample) -> bool:
+    """Whether the math member works out another answer than the example gives."""
+    solution = None if example.input else solve(example.instruction)
+    return solution is not None and not answers_agree(example.output, solution.result)

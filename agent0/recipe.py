@@ -1,0 +1,51 @@
+"""From the size of a pool to the recipe of a training, by what bench/RESULTS.md ("Recipes tried") found best."""
+
+from dataclasses import dataclass, field
+
+from agent0.settings import Settings
+
+ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
+ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
+SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps of 5e-5
+ENOUGH = 1000  # examples seen in a run: more is better, and takes longer
+PRACTICE_RATIO = 4  # variations of one question at most
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What a training run uses; `changes` says how it differs from the seed's recipe, and why."""
+
+    batch_size: int
+    gradient_accumulation: int
+    learning_rate: float
+    num_epochs: int
+    lora_rank: int
+    lora_alpha: int
+    target_modules: tuple[str, ...] = ATTENTION
+    changes: list[str] = field(default_factory=list)
+
+
+def practice_wanted(examples: int, settings: Settings) -> int:
+    """How many variations to train on beside that many examples: new numbers teach more than a second pass."""
+    if settings.train_recipe == "seed" or examples >= SMALL_POOL:
+        return 0
+    return min(max(0, ENOUGH - examples), PRACTICE_RATIO * examples)
+
+
+def choose_recipe(examples: int, settings: Settings) -> Recipe:
+    """Return the recipe for a pool of that many examples.
+
+    The seed's values (5e-5, 4 x 8, 3 epochs, attention) make 3 * examples / 32 steps: on a night's 300 examples, 28
+    steps that leave the model where it was. A small pool gets a step for each batch, a higher rate, all linear layers
+    (as in QLoRA, arXiv:2305.14314), and as many passes over it and its practice as make ENOUGH.
+    """
+    seed = {name: getattr(settings, name) for name in Recipe.__dataclass_fields__ if hasattr(settings, name)}
+    if settings.train_recipe == "seed" or examples >= SMALL_POOL:
+        return Recipe(**seed)
+    rows = examples + practice_wanted(examples, settings)
+    epochs = min(12, max(1, round(ENOUGH / rows)))
+    wanted = {"gradient_accumulation": 1, "learning_rate": 1e-3, "num_epochs": epochs}
+    adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
+    changes = [f"{name.upper()} {seed[name]:g} -> {value:g}" for name, value in adapted.items() if value != seed[name]]
+    changes.append("target modules attention -> all linear layers")
+    return Recipe(**{**seed, **adapted}, target_modules=ALL_LINEAR, changes=changes)
