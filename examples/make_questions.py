@@ -4,8 +4,8 @@
 
 Writes day.jsonl (asked by day), heldout.jsonl (only measured on), probes.jsonl (asked while a deployment is watched),
 general.jsonl (what the base model answers right already) and replay.jsonl (what it is trained to go on answering).
-No two questions, of one file or of two, ask the same thing of the same numbers. Answers are computed here from the
-numbers drawn, never from the text.
+No two questions, of one file or of two, ask the same thing of the same numbers. The numbers are those of daily life,
+small or round. Answers are computed here from the numbers drawn, never from the text.
 """
 
 import argparse
@@ -38,22 +38,23 @@ def money(value: Fraction | int) -> str:
 
 
 def arithmetic(r: random.Random) -> tuple[str, str]:
-    a, b, c = r.randint(11, 99), r.randint(11, 99), r.randint(2, 9)
+    a, b, c, d = r.randint(11, 60), r.randint(11, 39), r.randint(2, 9), r.randint(2, 12)
+    tens, less = 10 * r.randint(2, 9), r.choice([c, 10 * r.randint(1, a // 10)])
     return r.choice(
         [
             (f"What is {a} + {b}?", number(a + b)),
-            (f"What is {max(a, b)} - {min(a, b)}?", number(abs(a - b))),
-            (f"What is {a} times {c}?", number(a * c)),
-            (f"Calculate {a} * {c}.", number(a * c)),
-            (f"What is {a * c} divided by {c}?", number(a)),
-            (f"What is {a} + {b} * {c}?", number(a + b * c)),
-            (f"How much is {a} plus {b} minus {c}?", number(a + b - c)),
+            (f"What is {a} - {less}?", number(a - less)),
+            (f"What is {d} times {c}?", number(d * c)),
+            (f"Calculate {tens} * {c}.", number(tens * c)),
+            (f"What is {d * c} divided by {c}?", number(d)),
+            (f"What is {a} + {d} * {c}?", number(a + d * c)),
+            (f"How much is {a} plus {tens} minus {c}?", number(a + tens - c)),
         ]
     )
 
 
 def percentage(r: random.Random) -> tuple[str, str]:
-    p, base = r.choice([5, 10, 15, 20, 25, 30, 40, 50, 60, 75]), r.randint(2, 20) * 20
+    p, base = r.choice([5, 10, 20, 25, 30, 40, 50, 60, 75]), r.choice([*range(20, 201, 20), 300, 400, 500])
     part = Fraction(p * base, 100)
     return r.choice(
         [
@@ -67,7 +68,7 @@ def percentage(r: random.Random) -> tuple[str, str]:
 
 
 def units(r: random.Random) -> tuple[str, str]:
-    n = r.randint(2, 20)
+    n = r.randint(2, 12)
     large, small, factor = r.choice(
         [
             ("kilometers", "meters", 1000),
@@ -92,9 +93,9 @@ def units(r: random.Random) -> tuple[str, str]:
 
 
 def price(r: random.Random) -> tuple[str, str]:
-    n, each, m, other = r.randint(2, 9), r.randint(2, 15), r.randint(10, 20), r.randint(1, 9)
+    n, each, m, other = r.randint(2, 9), r.randint(2, 12), r.randint(10, 12), r.randint(1, 9)
     goods, thing, name = r.choice(GOODS), r.choice(THINGS), r.choice(NAMES)
-    off, cost = r.choice([10, 20, 25, 30, 40, 50]), r.randint(2, 12) * 20
+    off, cost = r.choice([10, 20, 25, 30, 40, 50]), r.randint(1, 10) * 20
     bill = min(b for b in (20, 50, 100, 200) if b > n * each)
     return r.choice(
         [
@@ -127,7 +128,7 @@ def speed(r: random.Random) -> tuple[str, str]:
 
 def dates(r: random.Random) -> tuple[str, str]:
     start = date(2026, r.randint(1, 12), r.randint(1, 27))
-    n, day = r.randint(3, 25), r.randint(0, 6)
+    n, day = r.randint(2, 16), r.randint(0, 6)
     end, later = start + timedelta(n), r.randint(start.day + 1, 28)
     return r.choice(
         [
@@ -142,7 +143,7 @@ def dates(r: random.Random) -> tuple[str, str]:
 
 
 def equation(r: random.Random) -> tuple[str, str]:
-    x, a, b = r.randint(2, 15), r.randint(2, 9), r.randint(1, 30)
+    x, a, b = r.randint(2, 12), r.randint(2, 9), r.randint(1, 12)
     return r.choice(
         [
             (f"Solve for x: {a}x + {b} = {a * x + b}", number(x)),
@@ -155,9 +156,9 @@ def equation(r: random.Random) -> tuple[str, str]:
 
 
 def sequence(r: random.Random) -> tuple[str, str]:
-    first, step, ratio, n = r.randint(1, 40), r.randint(2, 12), r.choice([2, 3]), 4
+    first, step, ratio, n = r.randint(1, 20), r.randint(2, 10), r.choice([2, 3]), 4
     up = [first + i * step for i in range(n + 1)]
-    down = [first + 60 - i * step for i in range(n + 1)]
+    down = [first + 40 - i * step for i in range(n + 1)]
     start = r.randint(1, 6)
     times = [start * ratio**i for i in range(n + 1)]
     terms = r.choice([up, up, down, times])
@@ -172,8 +173,8 @@ def sequence(r: random.Random) -> tuple[str, str]:
 
 def average(r: random.Random) -> tuple[str, str]:
     n = r.choice([2, 2, 3])
-    values = [r.randint(2, 30) for _ in range(n - 1)]
-    values.append(next(v for v in range(r.randint(2, 30), 99) if (sum(values) + v) % n == 0))
+    values = [r.randint(2, 20) for _ in range(n - 1)]
+    values.append(next(v for v in range(r.randint(2, 20), 99) if (sum(values) + v) % n == 0))
     r.shuffle(values)
     shown = f"{', '.join(map(str, values[:-1]))} and {values[-1]}"
     return r.choice(
@@ -186,7 +187,7 @@ def average(r: random.Random) -> tuple[str, str]:
 
 def fraction(r: random.Random) -> tuple[str, str]:
     bottom = r.randint(2, 10)
-    top, base = r.randint(1, bottom - 1), bottom * r.randint(2, 15)
+    top, base = r.randint(1, bottom - 1), bottom * r.randint(2, 12)
     return r.choice(
         [
             (f"What is {top}/{bottom} of {base}?", number(top * base // bottom)),
@@ -196,7 +197,11 @@ def fraction(r: random.Random) -> tuple[str, str]:
 
 
 def clock(r: random.Random) -> tuple[str, str]:
-    hour, minute, length = r.randint(6, 20), r.randint(0, 11) * 5, r.randint(3, 24) * 5
+    hour, minute, length = (
+        r.randint(6, 20),
+        r.choice([0, 10, 15, 20, 30, 40, 45]),
+        r.choice([10, 15, 20, 30, 40, 45, 60, 90]),
+    )
     end = hour * 60 + minute + length
     start, stop = f"{hour}:{minute:02}", f"{end // 60}:{end % 60:02}"
     what = r.choice(["meeting", "film", "class", "concert"])
@@ -209,7 +214,7 @@ def clock(r: random.Random) -> tuple[str, str]:
 
 
 def area(r: random.Random) -> tuple[str, str]:
-    a, b, side = r.randint(3, 15), r.randint(3, 12), r.randint(3, 15)
+    a, b, side = r.randint(2, 12), r.randint(2, 10), r.randint(2, 12)
     return r.choice(
         [
             (f"What is the area of a rectangle that is {a} m long and {b} m wide?", f"{a * b} square meters"),
