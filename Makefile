@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line bench-harvest
+.PHONY: help setup demo test lint serve night cron-line bench-harvest rollout-sim
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,9 @@ night: setup ## run the nightly improvement now
 
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest
+
+rollout-sim: setup ## decide 10,000 simulated deployments a case with the real verdict, and with two other rules
+	$(BIN)/python -m bench.rollout_sim
 
 cron-line: ## print the crontab line that runs it at 2 AM
 	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'

@@ -19,8 +19,8 @@ from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
 from agent0.evaluate import Outcome, load_questions, measure
 from agent0.quality import GENERAL, HELD_OUT, final_answer, questions_file
 from agent0.records import Question
-from agent0.rollout import load_release, serving_release, unload_release
 from agent0.settings import get_settings
+from agent0.switch import load_release, serving_release, unload_release
 from agent0.train import load_pool
 
 SURE = 0.05  # one-sided p at which a difference is not taken for chance

@@ -37,7 +37,8 @@ class Settings(BaseSettings):
     learning_rate: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
     num_epochs: int = Field(3, ge=1, le=100, description="passes over the training data")
     replay_examples: int = Field(64, ge=0, description="general answers of the base model trained on beside the pool")
-    monitor_duration: float = Field(60, gt=0, description="watch after a deployment, seconds")
+    monitor_duration: float = Field(60, gt=0, description="watch of a deployment, seconds")
+    deploy_mode: Literal["canary", "direct"] = Field("canary", description="direct: serve at once, then watch")
 
     # Models.
     base_model: str = Field("embedded", min_length=1, description="hub id, local path, or the embedded model")
