@@ -38,8 +38,10 @@ class Wealth:
     def bet(self, outcome: float, bound: float) -> None:
         """Bet on an outcome in [0, 1] against a mean bound in (0, 1) that was fixed before it was seen."""
         gain = (outcome - bound) / bound if self._more else (bound - outcome) / (1 - bound)
-        joining = min(self._instalment, max(0.0, self._kept)) / len(self._bets)
-        self._kept -= joining * len(self._bets)
+        joining = 0.0
+        if self._kept > 0:
+            joining = min(self._instalment, self._kept) / len(self._bets)
+            self._kept -= joining * len(self._bets)
         placed = zip(self._stakes, self._bets, strict=True)
         self._stakes = [min(ENOUGH, (stake + joining) * (1 + bet * gain)) for stake, bet in placed]
 

@@ -182,8 +182,8 @@ class Deployment:
 RULES = ("ours", "spec", "Kayenta")
 
 
-def simulate(case: Case, deployments: int, seed: int = 0, peers: bool = True) -> dict[str, Tally]:
-    """Decide so many deployments of a case by each rule."""
+def simulate(case: Case, deployments: int, seed: int = 0, peers: int = 0) -> dict[str, Tally]:
+    """Decide so many deployments of a case by our rule, and the first `peers` of them by the others."""
     ends: dict[str, Counter] = {rule: Counter() for rule in RULES}
     answers = []
     for number in range(deployments):
@@ -192,15 +192,15 @@ def simulate(case: Case, deployments: int, seed: int = 0, peers: bool = True) ->
         ends["ours"][end] += 1
         if end == ROLL_BACK:
             answers.append(count)
-        if peers:
+        if number < peers:
             ends["spec"][deployment.spec_rule()] += 1
             ends["Kayenta"][deployment.kayenta()] += 1
     median = float(np.median(answers)) if answers else None
-    return {rule: _tally(ends[rule], deployments, median if rule == "ours" else None) for rule in RULES}
+    return {rule: _tally(ends[rule], median if rule == "ours" else None) for rule in RULES}
 
 
-def _tally(ends: Counter, deployments: int, answers: float | None) -> Tally:
-    return Tally(*(ends[end] / deployments for end in (ROLL_BACK, HOLD, PROMOTE)), answers)
+def _tally(ends: Counter, answers: float | None) -> Tally:
+    return Tally(*(ends[end] / max(1, ends.total()) for end in (ROLL_BACK, HOLD, PROMOTE)), answers)
 
 
 def row(case: Case, tallies: dict[str, Tally], kept: bool) -> str:
@@ -215,6 +215,7 @@ def row(case: Case, tallies: dict[str, Tally], kept: bool) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployments", type=int, default=10_000, help="of each case (10000)")
+    parser.add_argument("--peers", type=int, default=2000, help="of each case, how many the other rules decide (2000)")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     arguments = parser.parse_args()
     ends = "rolled back / held / promoted, %"
@@ -222,7 +223,7 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- | --- |")
     kept = []
     for case in (case for case in CASES if case.name in (arguments.case or [case.name])):
-        tallies = simulate(case, arguments.deployments)
+        tallies = simulate(case, arguments.deployments, peers=arguments.peers)
         kept.append(case.bound(tallies["ours"]))
         print(row(case, tallies, kept[-1]), flush=True)
     return DONE if all(kept) else FAILED

@@ -53,5 +53,5 @@ def test_the_interval_narrows_and_holds_the_rate():
 @pytest.mark.parametrize("case", [case for case in CASES if case.sampled], ids=lambda case: case.name)
 def test_simulated_deployments_end_as_they_must(case):
     """The bounds of `make rollout-sim` on a sample; its 10,000 a case are in bench/RESULTS.md."""
-    tally = simulate(case, 120, seed=2, peers=False)["ours"]
+    tally = simulate(case, 120, seed=2)["ours"]
     assert case.bound(tally), tally
