@@ -1,6 +1,6 @@
 """All of loras/: releases that never change once published, and the links that say which of them serves.
 
-python -m agent0.adapters validate PATH | list | prune
+python -m agent0.adapters validate PATH | list | held | prune
 """
 
 import argparse
@@ -342,12 +342,15 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("validate", help="check a release").add_argument("path")
     commands.add_parser("list", help="releases, newest first, and the links to each")
+    commands.add_parser("held", help="print the release of loras/latest where its deployment was left on hold")
     commands.add_parser("prune", help="remove old releases (KEEP_RELEASES stay besides those in use)")
     arguments = parser.parse_args()
     if arguments.command == "validate":
         log.info("%s is valid", validate(arguments.path).name)
     elif arguments.command == "list":
         _print_list()
+    elif arguments.command == "held":
+        print(*(release.name for release in _held() if release == target("latest")))
     else:
         gone = prune(get_settings().keep_releases)
         log.info("removed %s", ", ".join(gone) or "nothing: no release is old")

@@ -10,7 +10,7 @@ bet is Wald's likelihood ratio against one alternative.
 import math
 from collections.abc import Sequence
 
-OUT_BETS = (0.25, 0.5)  # of what may be staked: found half and twice the failures that a bar of 85 % allows soonest
+OUT_BETS = (0.25, 0.5)  # of what may be staked: the higher sees 50 % soon, the lower sees 70 % at all
 PAIR_BETS = (0.5, 0.9)
 IN_BETS = (0.5, 0.75, 1.0)
 ENOUGH = 1e9  # of capital on one bet: what is won beyond is given away

@@ -189,10 +189,12 @@ class Judge:
             "success": self._below,
             "worse_than_stable": self._worse,
             "latency": self._slower if self.slow else self._slow,
+            "live_success": self._live_below,
+            "live_worse_than_stable": self._live_worse,
+            "live_latency": self._live_slow,
+            "promotion_success": self._close if self.weak else self._above,
+            "promotion_latency": self._quick,
         }
-        stand |= {"live_success": self._live_below, "live_worse_than_stable": self._live_worse}
-        stand |= {"live_latency": self._live_slow}
-        stand |= {"promotion_success": self._close if self.weak else self._above, "promotion_latency": self._quick}
         return {name: float(f"{wealth.value:.4g}") for name, wealth in stand.items()}
 
     # Bars: what the candidate must hold to be promoted.

@@ -120,7 +120,7 @@ def test_what_is_neither_proven_good_nor_bad_is_held(server, monkeypatch):
     assert adapters.links("failed") == {} and candidate not in adapters.rollback_targets()
     adapters.point("latest", server.old)
     adapters.prune(keep=0)
-    assert candidate in adapters.releases(), "another day may decide"
+    assert candidate in adapters.releases(), "another night may decide"
     server.engine.behaviours[candidate.name] = Behaviour()
     assert rollout.deploy(candidate.name) == DONE
 
