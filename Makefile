@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line bench-harvest bench-train sweep
+.PHONY: help setup demo test lint serve night cron-line bench-harvest bench-train sweep rollout-sim
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +41,9 @@ bench-train: setup ## measure training beside TRL (TRL_PYTHON): speed and memory
 
 sweep: setup ## try training recipes on the pool at hand, about 10 minutes each
 	$(BIN)/python -m bench.sweep
+
+rollout-sim: setup ## decide 10,000 simulated deployments a case with the real verdict, and with two other rules
+	$(BIN)/python -m bench.rollout_sim
 
 cron-line: ## print the crontab line that runs it at 2 AM
 	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'

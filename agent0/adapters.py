@@ -1,6 +1,6 @@
 """All of loras/: releases that never change once published, and the links that say which of them serves.
 
-python -m agent0.adapters validate PATH | list | prune
+python -m agent0.adapters validate PATH | list | held | prune
 """
 
 import argparse
@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from agent0 import adapter_checks
+from agent0 import adapter_checks, ledger
 from agent0.adapter_checks import MANIFEST, refuse
 from agent0.command import DONE, CouncilError, log, run_command
 from agent0.models import base_model_hash, base_model_name
@@ -220,11 +220,23 @@ def rollback_targets() -> list[Release]:
             served.setdefault(release, _stamp_seconds(name))
     for release in releases():
         served[release] = max(served.get(release, 0), promoted_at(release))
-    never = {*links("failed").values(), target("current")}
+    never = {*links("failed").values(), target("current"), *_taken_out()}
     good = [release for release, when in served.items() if when and not release.is_base and release not in never]
     good.sort(key=lambda release: (served[release], release.name), reverse=True)
     base_serves = target("current") in (None, ensure_base()) and not dangling("current")
     return good if base_serves else [*good, ensure_base()]
+
+
+def _taken_out() -> list[Release]:
+    """The releases that a rollback took out and no later deployment put back, by the ledger, where it can be read."""
+    out: dict[str, bool] = {}
+    try:
+        for event in ledger.read():
+            if event["event"] in ("deployment", "rollback"):
+                out[event["release"]] = event["event"] == "rollback"
+    except CouncilError as error:
+        log.warning("warning: only the links tell which releases failed: %s", error)
+    return [Release(adapters_folder() / name) for name, bad in out.items() if bad]
 
 
 def dangling(link: str) -> bool:
@@ -243,20 +255,23 @@ def _stamp_seconds(link: str) -> float:
 
 def promoted_at(release: Release) -> float:
     """When the release was promoted, unix seconds; 0 where it never was."""
-    path = release.path / "deployment_summary.json"
-    if not path.exists():
-        return 0
-    summary = adapter_checks.read_json(path)
+    summary = _summary(release)
     return float(summary["timings"]["finished"]) if summary.get("verdict") == "promoted" else 0
+
+
+def _summary(release: Release) -> dict:
+    path = release.path / "deployment_summary.json"
+    return adapter_checks.read_json(path) if path.exists() else {}
 
 
 def prune(keep: int) -> list[str]:
     """Remove all but the `keep` newest releases besides those in use, and what crashes left; return what went.
 
-    Never goes: what current and latest point to, base, the newest rollback target, or a deployment under way.
+    Never goes: what current and latest point to, base, the newest rollback target, the newest that was held, or a
+    deployment under way.
     Links to a removed release go first; of several links of one kind to one release the newest stays.
     """
-    in_use = {target("current"), target("latest"), *rollback_targets()[:1], *_under_way()}
+    in_use = {target("current"), target("latest"), *rollback_targets()[:1], *_under_way(), *_held()[:1]}
     old = [release for release in releases() if release not in in_use and not release.is_base][keep:]
     gone = _prune_links(old)
     for release in old:
@@ -270,7 +285,16 @@ def prune(keep: int) -> list[str]:
 def interrupted() -> dict | None:
     """The names of the candidate and the previous release of a deployment that has no verdict yet, or None."""
     journal = get_settings().loras / JOURNAL
-    return json.loads(journal.read_text(encoding="utf-8")) if journal.exists() else None
+    if not journal.exists():
+        return None
+    left = json.loads(journal.read_text(encoding="utf-8"))
+    promoted = promoted_at(Release(adapters_folder() / left["candidate"]))
+    return None if promoted >= left.get("started", 0) > 0 else left
+
+
+def _held() -> list[Release]:
+    """The releases whose last deployment was held, newest first."""
+    return [release for release in releases() if _summary(release).get("verdict") == "hold"]
 
 
 def _under_way() -> list[Release]:
@@ -318,12 +342,15 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("validate", help="check a release").add_argument("path")
     commands.add_parser("list", help="releases, newest first, and the links to each")
+    commands.add_parser("held", help="print the release of loras/latest where its deployment was left on hold")
     commands.add_parser("prune", help="remove old releases (KEEP_RELEASES stay besides those in use)")
     arguments = parser.parse_args()
     if arguments.command == "validate":
         log.info("%s is valid", validate(arguments.path).name)
     elif arguments.command == "list":
         _print_list()
+    elif arguments.command == "held":
+        print(*(release.name for release in _held() if release == target("latest")))
     else:
         gone = prune(get_settings().keep_releases)
         log.info("removed %s", ", ".join(gone) or "nothing: no release is old")

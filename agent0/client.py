@@ -78,9 +78,13 @@ class CouncilClient:
     def unload_adapter(self, name: str) -> None:
         self._call("POST", "/v1/unload_lora_adapter", json={"lora_name": name})
 
-    def route(self, stable: str) -> dict:
-        """Make `stable` the adapter that answers requests which name none."""
-        return self._call("POST", "/v1/route", json={"stable": stable}).json()
+    def route(self, stable: str, canary: str | None = None, share: float = 0, shadow: str | None = None) -> dict:
+        """Make `stable` the adapter that answers requests which name none, but for the `canary`'s share (0 to 1).
+
+        `shadow` answers copies of what others answer, unseen.
+        """
+        more = {"canary": canary, "share": share, "shadow": shadow} if canary or shadow else {}
+        return self._call("POST", "/v1/route", json={"stable": stable, **more}).json()
 
     def _call(self, method: str, path: str, timeout: float | None = None, **arguments) -> requests.Response:
         try:

@@ -20,8 +20,8 @@ from agent0.evaluate import Outcome, load_questions, measure
 from agent0.pool import load_pool
 from agent0.quality import GENERAL, HELD_OUT, final_answer, questions_file
 from agent0.records import Question
-from agent0.rollout import load_release, serving_release, unload_release
 from agent0.settings import get_settings
+from agent0.switch import load_release, serving_release, unload_release
 
 SURE = 0.05  # one-sided p at which a difference is not taken for chance
 FIXED_AT_MOST = 64  # questions of earlier nights asked again

@@ -13,7 +13,8 @@ REQUESTS = "autogen_requests_total"
 REQUEST_SUCCESSES = "autogen_requests_success_total"
 REQUEST_LATENCY = "autogen_request_latency_seconds"
 LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 3, 5, 10, 30)  # s
-USER, PROBE = "user", "probe"  # origins of a request: a probe is one that asks not to be stored
+# origins of a request: a probe asks not to be stored, a shadow is a copy whose answer nobody sees
+USER, PROBE, SHADOW = "user", "probe", "shadow"
 
 # name, help, ledger event; counters count the events, gauges show a field of the newest one
 NIGHT_COUNTERS = (

@@ -40,7 +40,8 @@ class Settings(BaseSettings):
     train_recipe: Literal["adaptive", "seed"] = Field("adaptive", description="seed: the values above, literally")
     train_from: Literal["base", "current"] = Field("base", description="what a training starts from: base or current")
     train_minutes: float = Field(0, ge=0, description="longest training, minutes; 0: as long as its steps take")
-    monitor_duration: float = Field(60, gt=0, description="watch after a deployment, seconds")
+    monitor_duration: float = Field(60, gt=0, description="watch of a deployment, seconds")
+    deploy_mode: Literal["canary", "direct"] = Field("canary", description="direct: serve at once, then watch")
 
     # Models.
     base_model: str = Field("embedded", min_length=1, description="hub id, local path, or the embedded model")

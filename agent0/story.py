@@ -77,6 +77,8 @@ def describe(event: dict) -> str:
             return f"Deployment: {say('release')} in place of {say('previous')}, success {gain} points"
         case "rollback":
             return f"Rollback: {say('release')} out, {say('to')} back: {say('reason')}"
+        case "hold":
+            return f"Hold: {say('serving')} goes on serving, {say('release')} is kept: {say('reason')}"
         case "refusal":
             return f"Refused: {say('release')}: {say('reason')}"
     return ""

@@ -51,14 +51,14 @@ def serve_current(engine: Engine) -> None:
     except (CouncilError, ValueError) as error:
         code = getattr(error, "exit_code", 1)
         raise CouncilError(f"loras/current: {error}; go back with `bash rollback_lora.sh`", code) from None
-    engine.route(release.name)
+    engine.router.route(release.name)
 
 
 def main() -> None:
     bound = listen()
     engine, memory = load_engine(), FaissMemory()
     serve_current(engine)
-    log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.stable)
+    log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.router.stable)
     app = create_app(engine, memory)
     config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
     uvicorn.Server(config).run(sockets=[bound])

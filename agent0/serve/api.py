@@ -15,8 +15,9 @@ from agent0.command import CouncilError
 from agent0.metrics import ServerMetrics
 from agent0.serve import errors, schemas
 from agent0.serve.chat import Chat
-from agent0.serve.engine import Engine, UnknownAdapter
+from agent0.serve.engine import Engine
 from agent0.serve.errors import ApiError
+from agent0.serve.routing import UnknownAdapter
 from agent0.settings import get_settings
 
 
@@ -67,9 +68,10 @@ def _add_reading(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
         return {
             "status": "healthy",
             "model": engine.model,
-            "adapter": engine.stable,
+            "adapter": engine.router.stable,
+            **{name: engine.router.routing[name] for name in ("canary", "share", "shadow")},
             "engine": "embedded",
-            "adapters": engine.adapters,
+            "adapters": engine.router.names,
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
 
@@ -79,7 +81,7 @@ def _add_reading(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
 
     @app.get("/v1/models")
     async def models() -> dict:
-        names = ["council", *engine.adapters]
+        names = ["council", *engine.router.names]
         return {
             "object": "list",
             "data": [{"id": n, "object": "model", "created": 0, "owned_by": "council"} for n in names],
@@ -118,13 +120,16 @@ def _add_adapters(app: FastAPI, engine: Engine) -> None:
     @app.post("/v1/unload_lora_adapter", dependencies=[Depends(check_key)])
     def unload(body: schemas.UnloadAdapter) -> PlainTextResponse:
         with _known("lora_name", engine):
-            engine.unload(body.lora_name)
+            engine.router.unload(body.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
     @app.post("/v1/route", dependencies=[Depends(check_key)])
     def route(body: schemas.Route) -> dict:
-        with _known("stable", engine):
-            return {"previous": engine.route(body.stable), "stable": body.stable}
+        known = (None, *engine.router.names)
+        unknown = [field for field in ("stable", "canary", "shadow") if getattr(body, field) not in known]
+        with _known(unknown[0] if unknown else "share", engine):
+            previous = engine.router.route(body.stable, body.canary, body.share, body.shadow)
+        return {"previous": previous, **engine.router.routing}
 
 
 @contextmanager
@@ -133,7 +138,7 @@ def _known(field: str, engine: Engine) -> Iterator[None]:
     try:
         yield
     except UnknownAdapter as error:
-        message = f"no adapter {error.args[0]!r} is loaded; there are: {', '.join(engine.adapters)}"
+        message = f"no adapter {error.args[0]!r} is loaded; there are: {', '.join(engine.router.names)}"
         raise ApiError(404, message, field, "adapter_not_found") from None
     except ValueError as error:
         raise ApiError(400, str(error), field) from None

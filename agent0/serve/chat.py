@@ -1,18 +1,20 @@
 """POST /v1/chat/completions: from request to answer to memory, whole or streamed."""
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agent0.command import log
-from agent0.metrics import PROBE, USER, ServerMetrics
-from agent0.serve.engine import Engine, QueueFull, Result, UnknownAdapter
+from agent0.metrics import PROBE, SHADOW, USER, ServerMetrics
+from agent0.serve.engine import Engine, Job, QueueFull, Result
 from agent0.serve.errors import ApiError
+from agent0.serve.routing import UnknownAdapter
 from agent0.serve.schemas import ChatRequest
 
 
@@ -22,24 +24,44 @@ class Chat:
     def __init__(self, body: ChatRequest, engine: Engine, memory, metrics: ServerMetrics):
         self.body, self.engine, self.memory, self.metrics = body, engine, memory, metrics
         self.id, self.created, self.started = f"chatcmpl-{secrets.token_hex(12)}", time.time(), time.perf_counter()
-        self.events: asyncio.Queue = asyncio.Queue()
-        self.job = self._submit(asyncio.get_running_loop())
+        self.events, self.loop = asyncio.Queue(), asyncio.get_running_loop()
+        self.said = False  # whether the client has seen text of the answer
+        self.job = self._submit(body.model, self._hear)
+        self._shadow()
 
-    def _submit(self, loop: asyncio.AbstractEventLoop):
+    def _hear(self, event: str | Result | Exception) -> None:
+        self.loop.call_soon_threadsafe(self.events.put_nowait, event)
+
+    def _shadow(self) -> None:
+        """Have a copy of a user's request answered by the route's shadow, if it has one, and only counted."""
+        name = self.engine.router.shadow_of(self.body.model, self.job.adapter.name)
+        if not name or self.body.store is False:
+            return
+
+        def count(event: str | Result | Exception) -> None:
+            if not isinstance(event, str):
+                success = isinstance(event, Result) and event.success
+                self.metrics.observe(name, SHADOW, success, time.perf_counter() - self.started)
+
+        with contextlib.suppress(ApiError):  # a full queue: then there is no copy
+            self._submit(name, count)
+
+    def _submit(self, model: str, on_event: Callable[[str | Result | Exception], None]) -> Job:
         """Queue the request. Raises ApiError: 404 unknown model, 429 too many wait, 400 unusable messages."""
         body = self.body
         try:
             return self.engine.submit(
                 [message.plain() for message in body.messages],
-                lambda event: loop.call_soon_threadsafe(self.events.put_nowait, event),
-                model=body.model,
+                on_event,
+                model=model,
+                key=body.user or self.id,
                 max_tokens=body.max_completion_tokens or body.max_tokens,
                 sampling=body.sampling(),
                 stop=body.stops(),
                 stream=bool(body.stream),
             )
         except UnknownAdapter:
-            known = ", ".join(["council", *self.engine.adapters])
+            known = ", ".join(["council", *self.engine.router.names])
             message = f"the model {body.model!r} does not exist here; there are: {known}"
             raise ApiError(404, message, "model", "model_not_found") from None
         except QueueFull as error:
@@ -50,7 +72,7 @@ class Chat:
     async def whole(self, request: Request) -> Response:
         """The answer in one piece; a client that hangs up frees its slot."""
         gone = asyncio.create_task(_disconnected(request))
-        event = asyncio.create_task(self.events.get())
+        event = asyncio.create_task(self._next())
         try:
             await asyncio.wait({gone, event}, return_when=asyncio.FIRST_COMPLETED)
             if not event.done():
@@ -71,7 +93,7 @@ class Chat:
         """Server-sent events as OpenAI sends them; an error in mid-stream is an event of its own."""
         try:
             yield self._chunk({"role": "assistant", "content": ""})
-            while isinstance(event := await self.events.get(), str):
+            while isinstance(event := await self._next(), str):
                 yield self._chunk({"content": event})
             result = await self._finish(event)
             if result.new_text:
@@ -85,14 +107,30 @@ class Chat:
             self.job.cancel()
         yield "data: [DONE]\n\n"
 
-    async def _finish(self, event: Result | Exception) -> Result:
-        """Count the answer and, unless it is a probe, keep it; then it may go out."""
+    async def _next(self) -> str | Result | Exception:
+        """The engine's next event; where a canary fails before it has said anything, stable answers in its place."""
+        event, stable = await self.events.get(), self.engine.router.stable
+        routed = self.body.model not in self.engine.router.names
+        if isinstance(event, Exception) and routed and not self.said and self.job.adapter.name != stable:
+            self._count(event)
+            self.job = self._submit(stable, self._hear)
+            return await self._next()
+        self.said = True
+        return event
+
+    def _count(self, event: Result | Exception) -> float:
+        """Count what came of the request so far, and return the seconds that it took."""
         seconds, origin = time.perf_counter() - self.started, PROBE if self.body.store is False else USER
         success = isinstance(event, Result) and event.success
         self.metrics.observe(self.job.adapter.name, origin, success, seconds)
+        return seconds
+
+    async def _finish(self, event: Result | Exception) -> Result:
+        """Count the answer and, unless it is a probe, keep it; then it may go out."""
+        seconds = self._count(event)
         if isinstance(event, Exception):
             raise ApiError(500, "the engine failed on this request; the server's log says why") from event
-        if origin == USER:
+        if self.body.store is not False:
             await self._remember(event, seconds)
         return event
 

@@ -16,23 +16,18 @@ from agent0.models import base_model_name, base_model_path
 from agent0.serve.decoder import Decoder, Lora, Sequence, Span
 from agent0.serve.lora import read_lora
 from agent0.serve.native import NativeDecoder, fits, load_library
+from agent0.serve.routing import BASE, STABLE, Router
 from agent0.serve.sampling import Sampling, choose
 from agent0.serve.text import Prompter, Transcript, common_length
 from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
 
-BASE, STABLE = "base", "council"
 WAITING_PER_SLOT = 16  # requests that may wait for each slot; more are told to come back
 STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, between others' tokens
-MAX_ADAPTERS = 32
 
 
 class QueueFull(Exception):
     """More requests wait than the server can answer in reasonable time."""
-
-
-class UnknownAdapter(KeyError):
-    """No adapter of that name is loaded."""
 
 
 @dataclass(frozen=True)
@@ -104,68 +99,18 @@ class Engine:
         self._active: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._wake, self._closing = threading.Condition(), False
-        self._adapters_lock = threading.Lock()
-        self._adapters = {BASE: Adapter(BASE, None, self._read_prefix(None))}
-        self._stable = self._adapters[BASE]
+        self.router = Router(Adapter(BASE, None, self._read_prefix(None)), self.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
 
-    # Adapters: a request takes its own from here once, when it comes in.
-
-    @property
-    def stable(self) -> str:
-        return self._stable.name
-
-    @property
-    def adapters(self) -> list[str]:
-        return list(self._adapters)
-
-    def resolve(self, model: str) -> Adapter:
-        """Return the adapter that a request's `model` names. Raises UnknownAdapter."""
-        if model in (STABLE, self.model):
-            return self._stable
-        try:
-            return self._adapters[model]
-        except KeyError:
-            raise UnknownAdapter(model) from None
+    # Adapters: a request takes its own from the router once, when it comes in.
 
     def load(self, name: str, folder: Path) -> None:
         """Read an adapter beside what serves. Raises ValueError with the reason; then nothing has changed."""
-        self._check_new(name)
+        self.router.check_new(name)
         torch.set_num_threads(1)  # of this thread: see _work
         lora = read_lora(folder, self.decoder)
-        adapter = Adapter(name, lora, self._read_prefix(lora))
-        with self._adapters_lock:
-            self._check_new(name)
-            self._adapters[name] = adapter
-        log.info("loaded adapter %s", name)
-
-    def _check_new(self, name: str) -> None:
-        if name in (BASE, STABLE, self.model):
-            raise ValueError(f"{name!r} always stands for what the server has; give the adapter another name")
-        if name in self._adapters:
-            raise ValueError(f"adapter {name!r} is already loaded; unload it first, or give the new one a new name")
-        if len(self._adapters) > MAX_ADAPTERS:
-            raise ValueError(f"{MAX_ADAPTERS} adapters are loaded already; unload one first")
-
-    def unload(self, name: str) -> None:
-        """Forget an adapter; requests that run on it finish. Raises UnknownAdapter, or ValueError if it is stable."""
-        with self._adapters_lock:
-            if name not in self._adapters:
-                raise UnknownAdapter(name)
-            if name in (BASE, self.stable):
-                raise ValueError(f"adapter {name!r} serves; route to another one first")
-            del self._adapters[name]
-        log.info("unloaded adapter %s", name)
-
-    def route(self, name: str) -> str:
-        """Let a loaded adapter answer requests that name none; return the previous one. Raises UnknownAdapter."""
-        with self._adapters_lock:
-            if name not in self._adapters:
-                raise UnknownAdapter(name)
-            previous, self._stable = self._stable.name, self._adapters[name]
-        log.info("route: %s -> %s", previous, name)
-        return previous
+        self.router.add(Adapter(name, lora, self._read_prefix(lora)))
 
     def _read_prefix(self, lora: Lora | None) -> Prefix:
         """Read once what every chat starts with, so that no request reads it again."""
@@ -187,9 +132,13 @@ class Engine:
         sampling: Sampling | None = None,
         stop: tuple[str, ...] = (),
         stream: bool = False,
+        key: str = "",
     ) -> Job:
-        """Queue a request. Raises UnknownAdapter, QueueFull, or ValueError for messages that cannot be a prompt."""
-        adapter, prompt = self.resolve(model), self.prompter.encode(messages)
+        """Queue a request; `key` is the user or request that a canary's share goes by.
+
+        Raises UnknownAdapter, QueueFull, or ValueError for messages that cannot be a prompt.
+        """
+        adapter, prompt = self.router.resolve(model, key), self.prompter.encode(messages)
         room = self.decoder.context - len(prompt)
         if room < 1:
             raise ValueError(f"the prompt has {len(prompt)} tokens; at most {self.decoder.context - 1} fit: shorten it")
@@ -239,9 +188,18 @@ class Engine:
                 self._step()
             except Exception as error:  # one bad step must not end the service: its requests get the error
                 log.exception("a generation step failed")
-                jobs, self._active = self._active, []
-                for job in jobs:
+                failed = self._suspects()
+                self._active = [job for job in self._active if job not in failed]
+                for job in failed:
                     job.on_event(error)
+
+    def _suspects(self) -> list[Job]:
+        """Whose requests a failed step fails: those of adapters beside the stable one, else all.
+
+        The step changed no sequence, so that the others take it again.
+        """
+        beside = [job for job in self._active if job.adapter.name != self.router.stable]
+        return beside or self._active
 
     def _admit(self) -> bool:
         """Give free slots to who waits longest; sleep while there is nothing to do; False when closed and done."""

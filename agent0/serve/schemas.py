@@ -124,4 +124,9 @@ class UnloadAdapter(Request):
 
 
 class Route(Request):
+    """Who answers requests that name no adapter; `stable` alone ends a canary's part."""
+
     stable: Name
+    canary: Name | None = None
+    share: float = Field(0, ge=0, le=1)
+    shadow: Name | None = None

@@ -15,10 +15,11 @@ from safetensors.numpy import load_file, save_file
 
 from agent0 import adapters
 from agent0.command import REFUSED, CouncilError
-from agent0.evidence import Evidence, Pair, Thresholds, verdict
+from agent0.evidence import Evidence, Pair, Thresholds
 from agent0.models import base_model_name
 from agent0.records import TrainingExample, read_jsonl
 from agent0.settings import get_settings
+from agent0.verdict import verdict
 from faiss_memory import FaissMemory
 from harvest_failures import FailureHarvester, day_window
 

@@ -242,6 +242,13 @@ def test_a_night_ends_with_what_happened_and_tells_once(place, codes, code, last
     assert done.stderr == ""
 
 
+def test_what_is_on_hold_is_tried_again_where_nothing_is_new(place):
+    place.stage("agent0.train", "exit 10")
+    place.stage("adapters held", "echo r1")
+    assert place.run(NIGHT).returncode == 0
+    assert place.stages_run() == STAGES
+
+
 def test_a_release_that_the_gate_refuses_is_not_tried(place):
     place.stage("agent0.gate", "exit 30")
     assert place.run(NIGHT).returncode == 30

@@ -27,6 +27,9 @@ class Stub:
 
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     stable: str = "base"
+    canary: str | None = None
+    share: float = 0
+    shares: list[float] = field(default_factory=list)  # of the canary, as they were set
     loaded: set[str] = field(default_factory=lambda: {"base"})
     counters: dict[str, tuple[int, int, float]] = field(default_factory=dict)
     asked: list[dict] = field(default_factory=list)
@@ -77,7 +80,8 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         stub = self.stub
         if self.path == "/health":
-            self.reply(200, {"status": "healthy", "model": "tiny", "adapter": stub.stable, "engine": "stub"})
+            route = {"adapter": stub.stable, "canary": stub.canary, "share": stub.share}
+            self.reply(200, {"status": "healthy", "model": "tiny", "engine": "stub", **route})
         elif self.path == "/metrics" and stub.has_metrics:
             self.reply(200, metrics(stub.counters))
         else:
@@ -124,17 +128,19 @@ class Handler(BaseHTTPRequestHandler):
 
     def unload(self, body):
         name = body["lora_name"]
-        if name not in self.stub.loaded or name == self.stub.stable:
+        if name not in self.stub.loaded or name in (self.stub.stable, self.stub.canary):
             return self.error(400, f"{name} cannot be unloaded")
         self.stub.loaded.discard(name)
         self.reply(200, "Success")
 
     def route(self, body):
-        stub, name = self.stub, body["stable"]
-        if name not in stub.loaded:
-            return self.error(404, f"{name} is not loaded")
+        stub, name, canary = self.stub, body["stable"], body.get("canary")
+        if name not in stub.loaded or canary not in {None, *stub.loaded}:
+            return self.error(404, f"{name} or {canary} is not loaded")
         old = stub.stable
-        stub.stable = name if stub.follows_routes else old
+        if stub.follows_routes:
+            stub.stable, stub.canary, stub.share = name, canary, body.get("share", 0)
+            stub.shares.append(stub.share)
         self.reply(200, {"stable": name, "previous": old})
 
 

@@ -21,10 +21,11 @@ from transformers import (
 from agent0.command import CouncilError
 from agent0.models import base_model_path
 from agent0.serve.decoder import Span
-from agent0.serve.engine import QueueFull, UnknownAdapter
+from agent0.serve.engine import QueueFull
 from agent0.serve.engine import make_decoder as engine_decoder
 from agent0.serve.lora import read_lora
 from agent0.serve.native import NativeDecoder, load_library, quantise
+from agent0.serve.routing import UnknownAdapter
 from agent0.serve.sampling import Sampling, choose
 from agent0.serve.text import Prompter, Transcript
 from agent0.serve.torch_decoder import TorchDecoder
@@ -216,7 +217,7 @@ def test_a_broken_adapter_is_refused_and_nothing_changes(case, tmp_path, engine)
     damage(tmp_path)
     with pytest.raises(ValueError, match=reason):
         engine.load("broken", tmp_path)
-    assert engine.adapters == ["base"]
+    assert engine.router.names == ["base"]
 
 
 @pytest.fixture
@@ -284,11 +285,11 @@ def test_a_request_finishes_on_the_adapter_it_started_with(tmp_path, engine):
     make_lora(make_model(), tmp_path / "lora")
     before = engine.answer("Tell me more", max_tokens=150)
     engine.load("tuned", tmp_path / "lora")
-    engine.route("tuned")
+    engine.router.route("tuned")
     _, events, done = collect(engine, model="base", max_tokens=150)
     _, tuned, tuned_done = collect(engine, max_tokens=150)
-    assert engine.route("base") == "tuned"
-    engine.unload("tuned")
+    assert engine.router.route("base") == "tuned"
+    engine.router.unload("tuned")
     assert done.wait(60) and tuned_done.wait(60)
     assert (events[-1].text, events[-1].adapter) == (before.text, "base")
     assert tuned[-1].adapter == "tuned" and tuned[-1].text != before.text
@@ -302,13 +303,13 @@ def test_the_adapter_that_serves_cannot_be_unloaded_nor_a_name_taken_twice(tmp_p
     for taken in ("tuned", "base", "council"):
         with pytest.raises(ValueError):
             engine.load(taken, tmp_path / "lora")
-    engine.route("tuned")
+    engine.router.route("tuned")
     for serving in ("tuned", "base"):
         with pytest.raises(ValueError, match="serves"):
-            engine.unload(serving)
+            engine.router.unload(serving)
     with pytest.raises(UnknownAdapter):
-        engine.route("unknown")
-    assert engine.stable == "tuned"
+        engine.router.route("unknown")
+    assert engine.router.stable == "tuned"
 
 
 def test_streamed_pieces_are_the_text(engine):

@@ -203,6 +203,8 @@ def test_events_read_as_lines_and_a_missing_figure_as_a_question_mark():
     deployment = {"event": "deployment", "release": "r2", "previous": "r1", "improvement": 0.061}
     assert describe(deployment) == "Deployment: r2 in place of r1, success +6.1 points"
     assert describe({"event": "refusal", "release": "r2", "reason": "NaN"}) == "Refused: r2: NaN"
+    hold = {"event": "hold", "release": "r2", "serving": "r1", "reason": "evidence 3 to 1"}
+    assert describe(hold) == "Hold: r1 goes on serving, r2 is kept: evidence 3 to 1"
     assert describe({"event": "night"}) == ""
 
 

@@ -11,7 +11,7 @@ import pytest
 from council_stub import Behaviour, Stub
 from lora_kit import make_base, make_release
 
-from agent0 import adapters, ledger, rollout
+from agent0 import adapters, ledger, rollout, switch, trial
 from agent0.adapter_checks import WEIGHTS
 from agent0.command import DONE, FAILED, LOCKED, NOTHING_TO_DO, REFUSED, ROLLED_BACK, CouncilError
 from agent0.quality import ANSWER_TOKENS, PROBES, questions_file
@@ -72,6 +72,8 @@ def test_a_good_candidate_is_promoted(home, server):
     assert told["settings"]["monitor_duration"] == 0.05
     assert told["timings"]["seconds"] >= 0.05
     assert {bar["decided_by"] for bar in told["bars"]} == {"threshold"}
+    assert [step["share"] for step in told["steps"]] == [0.1, 0.5, 1.0]
+    assert told["capital"]["promotion_success"] >= 50 and told["decided_by"]["run"] == "by hand"
     event = ledger.last("deployment")
     assert (event["release"], event["previous"], event["improvement"]) == (release.name, "base", 0.0)
     assert adapters.validate(release.name) == release
@@ -143,7 +145,7 @@ BAD = {
     "slow": (Behaviour(delay=0.12), "took over"),
     "errors": (Behaviour(mode="error"), "out of memory"),
     "empty": (Behaviour(mode="empty"), "empty answer"),
-    "garbage": (Behaviour(mode="garbage"), "worse than stable"),
+    "garbage": (Behaviour(mode="garbage"), "success 0%"),
     "not JSON": (Behaviour(mode="not json"), "unexpected"),
 }
 
@@ -177,7 +179,7 @@ def test_a_hopeless_candidate_is_stopped_early(server, monkeypatch):
     release = make_release()
     server.behaviours[release.name] = Behaviour(right=0.1)
     assert rollout.deploy(release.name) == ROLLED_BACK
-    assert "p=" in ledger.last("rollback")["reason"]
+    assert "to 1" in ledger.last("rollback")["reason"]
 
 
 def test_where_nobody_is_right_nothing_is_promoted(server):
@@ -225,7 +227,7 @@ def test_a_disk_that_refuses_the_summary_rolls_back(server, monkeypatch):
             raise OSError(28, "No space left on device")
         write_json(path, value)
 
-    monkeypatch.setattr(rollout, "write_json", refuse)
+    monkeypatch.setattr(trial, "write_json", refuse)
     release = make_release()
     assert rollout.deploy(release.name) == ROLLED_BACK
     assert server.stable == "base" and adapters.target("current").is_base
@@ -309,7 +311,7 @@ def test_a_server_out_of_step_is_brought_into_step_first(server):
 
 
 def test_one_rollout_at_a_time(server):
-    with rollout._only_one():
+    with switch.only_one():
         for call in (lambda: rollout.deploy(make_release().name), rollout.rollback):
             with pytest.raises(CouncilError) as caught:
                 call()
@@ -365,15 +367,16 @@ def killed(server, started):
     process = start_deployment(server, candidate, started)
     process.kill()
     process.communicate(timeout=60)
-    assert adapters.target("current") == candidate
+    assert adapters.target("current") != candidate, "until it is promoted, it is a route and no more"
     return candidate
 
 
 def test_after_kill_9_a_rollback_takes_the_candidate_out(server, started):
     old = in_service(server)
     candidate = killed(server, started)
-    assert adapters.target("current") == candidate
+    assert adapters.target("current") == old and server.canary == candidate.name
     assert rollout.rollback() == DONE
+    assert server.canary is None
     assert adapters.target("current") == old and server.stable == old.name
     assert list(adapters.links("failed").values()) == [candidate]
     assert "cut off" in ledger.last("rollback")["reason"]
@@ -507,7 +510,7 @@ def live_case(server, before, during):
 def test_bad_live_traffic_rolls_back(server):
     code, told = live_case(server, (100, 95, 0.01), (40, 20, 0.01))
     assert code == ROLLED_BACK and "live success 50%" in told["reason"]
-    assert told["evidence"]["live"] == {"requests": 40, "successes": 20, "p95_ms": pytest.approx(95)}
+    assert told["evidence"]["live"] == {"requests": 40, "successes": 20, "p95_ms": pytest.approx(95), "slow": 0}
 
 
 def test_live_traffic_no_worse_than_a_weak_stable_is_promoted(server):
@@ -522,7 +525,7 @@ def test_slow_live_traffic_rolls_back(server):
 
 
 def test_a_little_live_traffic_does_not_count(server):
-    code, told = live_case(server, (100, 95, 0.01), (19, 0, 0.01))
+    code, told = live_case(server, (100, 95, 0.01), (19, 14, 0.01))
     assert code == DONE and told["evidence"]["live"]["requests"] == 19
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from types import SimpleNamespace
 
 import httpx
@@ -103,7 +104,7 @@ def test_models_and_health(council):
     health = council.client.health()
     assert health.pop("uptime_seconds") >= 0
     expected = {"status": "healthy", "model": "tiny", "adapter": "base", "engine": "embedded", "adapters": ["base"]}
-    assert health == expected
+    assert health == {**expected, "canary": None, "share": 0, "shadow": None}
 
 
 def test_our_client_asks_many(council):
@@ -225,7 +226,8 @@ def test_an_adapter_comes_serves_and_goes(council):
     assert council.client.ask("Hello", store=False).text == plain
     tuned = council.client.ask("Hello", model=release.name, store=False).text
     assert tuned != plain
-    assert council.client.route(release.name) == {"stable": release.name, "previous": "base"}
+    routed = {"stable": release.name, "previous": "base", "canary": None, "share": 0, "shadow": None}
+    assert council.client.route(release.name) == routed
     reply = council.client.ask("Hello")
     assert reply.text == tuned and council.memory.get(reply.id)["adapter"] == release.name
     assert council.client.health()["adapter"] == release.name
@@ -286,6 +288,97 @@ def test_a_swap_under_load_drops_no_request(council):
     assert {body["council"]["adapter"] for body in bodies} == set(expected)
 
 
+@pytest.fixture
+def canary(council):
+    """An adapter that takes a part of the requests."""
+    release = make_release(modules=ALL_LINEAR)
+    council.client.load_adapter(release.name, str(release.path))
+    return release.name
+
+
+def answered_by(council, **options):
+    return post(council, max_tokens=1, **ASK, **options).json()["council"]["adapter"]
+
+
+def test_a_canary_takes_its_share_of_the_users_and_keeps_them(council, canary):
+    users = [f"user {n}" for n in range(60)]
+    chosen = {}
+    for share in (0, 0.1, 0.5, 1):
+        council.client.route("base", canary, share)
+        health = council.client.health()
+        assert (health["adapter"], health["canary"], health["share"]) == ("base", canary, share)
+        chosen[share] = {user for user in users if answered_by(council, user=user) == canary}
+        assert all(answered_by(council, user=user) == canary for user in list(chosen[share])[:5])
+    assert chosen[0] < chosen[0.1] < chosen[0.5] < chosen[1] == set(users)
+    assert 15 <= len(chosen[0.5]) <= 45, "half, give or take four standard deviations"
+    seen = council.client.metrics()
+    assert f'autogen_requests_total{{adapter="{canary}",origin="user"}}' in seen
+
+
+def test_without_a_user_the_share_goes_by_request_and_a_name_is_a_name(council, canary):
+    council.client.route("base", canary, 0.5)
+    assert {answered_by(council) for _ in range(40)} == {"base", canary}
+    assert {answered_by(council, model=name) for name in ("base", canary) for _ in range(5)} == {"base", canary}
+    assert post(council, "/v1/unload_lora_adapter", lora_name=canary).status_code == 400
+    council.client.route("base")
+    assert council.client.health()["canary"] is None
+    assert {answered_by(council) for _ in range(10)} == {"base"}
+    council.client.unload_adapter(canary)
+
+
+def test_a_shadow_answers_copies_that_nobody_sees(council, canary):
+    council.client.route("base", shadow=canary)
+    assert {answered_by(council) for _ in range(5)} == {"base"}
+    answered_by(council, store=False)
+    answered_by(council, model="base")
+    seen = f'autogen_requests_total{{adapter="{canary}",origin="shadow"}} 5.0'
+    wait_for(lambda: seen in council.client.metrics())
+    assert {record["adapter"] for record in council.memory.meta} == {"base"}
+    assert post(council, "/v1/unload_lora_adapter", lora_name=canary).status_code == 400
+
+
+SENSELESS = [
+    ({"canary": "nobody", "share": 0.5}, "canary", 404),
+    ({"shadow": "nobody"}, "shadow", 404),
+    ({"share": 0.5}, "share", 400),
+    ({"canary": "base", "share": 2}, "share", 400),
+    ({"part": 1}, "part", 400),
+]
+
+
+@pytest.mark.parametrize(("more", "field", "status"), SENSELESS)
+def test_a_route_that_makes_no_sense_changes_nothing(council, canary, more, field, status):
+    council.client.route("base", canary, 0.5)
+    response = post(council, "/v1/route", stable="base", **more)
+    assert (response.status_code, response.json()["error"]["param"]) == (status, field)
+    assert council.client.health()["share"] == 0.5
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_where_the_canary_breaks_the_engine_stable_answers(council, canary, monkeypatch, stream):
+    """The same step may carry requests of stable: none of them is lost either."""
+    forward = council.engine.decoder.forward
+
+    def breaks(spans):
+        time.sleep(0.005)  # so that requests meet in one step
+        return 1 / 0 if any(span.lora for span in spans) else forward(spans)
+
+    council.client.route("base", canary, 0.5)
+    expected = council.client.ask("What is 2 + 2?", model="base", store=False).text
+    monkeypatch.setattr(council.engine.decoder, "forward", breaks)
+    with ThreadPoolExecutor(6) as pool:
+        told = list(pool.map(lambda _: post(council, stream=stream, **ASK), range(24)))
+    assert {response.status_code for response in told} == {200}
+    if stream:
+        assert not any("engine failed" in response.text for response in told)
+    else:
+        bodies = [response.json() for response in told]
+        told = {(body["choices"][0]["message"]["content"], body["council"]["adapter"]) for body in bodies}
+        assert told == {(expected, "base")}
+    assert f'autogen_requests_success_total{{adapter="{canary}",origin="user"}} 0.0' in council.client.metrics()
+    assert post(council, model=canary, **ASK).status_code == 500, "who names it is told"
+
+
 STATE_CHANGES = {
     "/v1/load_lora_adapter": {"lora_name": "a", "lora_path": "b"},
     "/v1/unload_lora_adapter": {"lora_name": "a"},
@@ -332,11 +425,11 @@ def test_it_starts_on_current_or_says_why_not(home, monkeypatch):
     serve_current(engine)
     adapters.point("current", adapters.ensure_base())
     serve_current(engine)
-    assert engine.stable == "base"
+    assert engine.router.stable == "base"
     release = make_release()
     adapters.point("current", release)
     serve_current(engine)
-    assert engine.stable == release.name
+    assert engine.router.stable == release.name
     broken = make_release(seed=2)
     adapters.point("current", broken)
     os.chmod(broken.path / "adapter_config.json", 0o644)

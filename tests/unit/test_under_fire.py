@@ -1,0 +1,261 @@
+"""Broken deployments against the real HTTP server while users ask: no request fails, and the old one serves.
+
+The engine behind the server is scripted, so that an adapter misbehaves exactly as its test says.
+"""
+
+import json
+import threading
+
+import pytest
+from council_stub import Behaviour
+from lora_kit import make_base, make_release
+from scripted_engine import Running, ScriptedEngine, asking
+
+from agent0 import adapters, ledger, rollout, switch, trial, watch
+from agent0.command import DONE, LOCKED, NOTHING_TO_DO, REFUSED, ROLLED_BACK, CouncilError
+from agent0.serve.__main__ import serve_current
+from agent0.settings import get_settings
+
+
+@pytest.fixture
+def server(home, monkeypatch):
+    """A server with a good release in service."""
+    make_base(home / "models" / "tiny", monkeypatch)
+    running = Running().start()
+    monkeypatch.setenv("COUNCIL_URL", running.url)
+    monkeypatch.setenv("MONITOR_DURATION", "0.2")
+    get_settings.cache_clear()
+    old = make_release(1)
+    adapters.point("current", old)
+    serve_current(running.engine)
+    running.old = old
+    yield running
+    running.kill()
+
+
+def consistent(server, serves):
+    """Server, link and a server that starts afresh agree on what serves, and nothing is left of the trial."""
+    routing = server.engine.router.routing
+    assert (routing["stable"], routing["canary"], routing["shadow"]) == (serves.name, None, None)
+    assert adapters.target("current") == serves and not switch.journal().exists()
+    fresh = ScriptedEngine()
+    serve_current(fresh)
+    assert fresh.router.stable == serves.name
+
+
+def drift(engine, name, after):
+    """Let an adapter answer well so often, and nonsense from then on."""
+    good, bad, answer = Behaviour(), Behaviour(mode="garbage"), engine._answer
+
+    def answering(who, question, on_event):
+        engine.behaviours[name] = good if engine.answered[name] < after else bad
+        answer(who, question, on_event)
+
+    engine._answer = answering
+
+
+BROKEN = {
+    "nonsense": Behaviour(mode="garbage"),
+    "half wrong": Behaviour(right=0.5),
+    "slow": Behaviour(delay=0.05),
+    "empty": Behaviour(mode="empty"),
+    "breaks the engine": Behaviour(mode="error"),
+    "drifts": None,
+}
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_candidate_is_withdrawn_and_no_request_fails(server, monkeypatch, kind):
+    candidate = make_release(2)
+    if kind == "drifts":
+        monkeypatch.setenv("MONITOR_DURATION", "30")
+        drift(server.engine, candidate.name, after=40)
+    if kind == "slow":
+        monkeypatch.setenv("ROLLBACK_THRESHOLD_LATENCY", "40")
+    get_settings.cache_clear()
+    server.engine.behaviours[candidate.name] = BROKEN[kind]
+    with asking(server.url) as (seen, failed):
+        assert rollout.deploy(candidate.name) == ROLLED_BACK
+    assert not failed and seen[server.old.name]
+    consistent(server, server.old)
+    assert list(adapters.links("failed").values()) == [candidate]
+    told = json.loads((candidate.path / "rollback_summary.json").read_text())
+    assert told["timings"]["verdict_to_previous_seconds"] >= 0
+
+
+def test_a_good_candidate_earns_its_steps_and_the_users(server):
+    candidate, shares = make_release(2), []
+    route = server.engine.router.route
+    server.engine.router.route = lambda *names: (shares.append(names[2]), route(*names))[1]
+    with asking(server.url) as (seen, failed):
+        assert rollout.deploy(candidate.name) == DONE
+    assert not failed and seen[candidate.name] and seen[server.old.name]
+    assert shares == [0.1, 0.5, 1.0, 0]
+    consistent(server, candidate)
+    evidence = json.loads((candidate.path / "deployment_summary.json").read_text())["evidence"]
+    assert evidence["live"]["requests"] > 0
+
+
+def test_without_traffic_the_probes_decide(server):
+    candidate = make_release(2)
+    assert rollout.deploy(candidate.name) == DONE
+    assert json.loads((candidate.path / "deployment_summary.json").read_text())["evidence"]["live"] is None
+    consistent(server, candidate)
+
+
+def test_what_is_neither_proven_good_nor_bad_is_held(server, monkeypatch):
+    monkeypatch.setenv("MONITOR_DURATION", "0.001")
+    get_settings.cache_clear()
+    candidate = make_release(2)
+    server.engine.behaviours[candidate.name] = Behaviour(right=0.8)
+    with asking(server.url) as (_, failed):
+        assert rollout.deploy(candidate.name) == REFUSED
+    assert not failed
+    consistent(server, server.old)
+    event = ledger.last("hold")
+    assert (event["release"], event["serving"]) == (candidate.name, server.old.name)
+    assert "not proven either way" in event["reason"]
+    told = json.loads((candidate.path / "deployment_summary.json").read_text())
+    assert (told["verdict"], told["reason"]) == ("hold", event["reason"])
+    assert adapters.links("failed") == {} and candidate not in adapters.rollback_targets()
+    adapters.point("latest", server.old)
+    adapters.prune(keep=0)
+    assert candidate in adapters.releases(), "another night may decide"
+    server.engine.behaviours[candidate.name] = Behaviour()
+    assert rollout.deploy(candidate.name) == DONE
+
+
+def test_in_direct_mode_the_link_moves_first_and_back(server, monkeypatch):
+    monkeypatch.setenv("DEPLOY_MODE", "direct")
+    get_settings.cache_clear()
+    bad, good, served = make_release(2), make_release(3), []
+    server.engine.behaviours[bad.name] = Behaviour(right=0.4)
+    monkeypatch.setattr(watch.Watch, "run", lambda self: (served.append(adapters.target("current")), run(self)))
+    with asking(server.url) as (_, failed):
+        assert rollout.deploy(bad.name) == ROLLED_BACK
+        consistent(server, server.old)
+        assert rollout.deploy(good.name) == DONE
+    assert not failed and served == [bad, good]
+    consistent(server, good)
+    assert rollout.rollback() == DONE
+    consistent(server, server.old)
+
+
+run = watch.Watch.run
+
+
+class Killed(BaseException):
+    """What a test raises in place of kill -9: nothing of ours may catch it."""
+
+
+def kill_after(monkeypatch, module, name, nth=1):
+    """Let the process die right after the nth call of a function."""
+    real, calls = getattr(module, name), []
+
+    def dying(*arguments, **options):
+        real(*arguments, **options)
+        calls.append(name)
+        if len(calls) == nth:
+            raise Killed
+
+    monkeypatch.setattr(module, name, dying)
+
+
+STEPS = {
+    "the journal": (trial, "write_json", 1),
+    "10 %": (watch, "split", 1),
+    "50 %": (watch, "split", 2),
+    "100 %": (watch, "split", 3),
+    "the way back": (adapters, "point", 1),
+    "the link": (adapters, "point", 2),
+    "the route": (trial, "serve", 1),
+    "the ledger": (ledger, "append", 1),
+    "the summary": (trial, "write_json", 2),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_a_deployment_that_is_killed_at_any_step_leaves_one_that_serves(server, monkeypatch, step):
+    candidate = make_release(2)
+    serves = candidate if step == "the summary" else server.old  # that is the verdict
+    with asking(server.url) as (_, failed):
+        with monkeypatch.context() as patch, pytest.raises(Killed):
+            kill_after(patch, *STEPS[step])
+            rollout.deploy(candidate.name)
+        fresh = ScriptedEngine()
+        serve_current(fresh)
+        assert fresh.router.stable == serves.name, "a server that restarts now knows"
+        assert rollout.deploy(serves.name) == NOTHING_TO_DO, "the next run cleans up; what serves, serves already"
+    assert not failed
+    consistent(server, serves)
+
+
+def test_a_server_that_is_killed_in_mid_rollout_comes_back_with_the_old_one(server, monkeypatch):
+    candidate = make_release(2)
+
+    def dies(*arguments):
+        switch.split(*arguments)
+        server.kill()
+
+    monkeypatch.setattr(watch, "split", dies)
+    assert rollout.deploy(candidate.name) == ROLLED_BACK
+    assert "no answer" in ledger.last("rollback")["reason"]
+    server.start()
+    consistent(server, server.old)
+
+
+def during(monkeypatch, what):
+    """Do something in the middle of the watch."""
+    grow, done = watch.Watch._grow, []
+
+    def growing(self):
+        grow(self)
+        if not done:
+            done.append(what())
+
+    monkeypatch.setattr(watch.Watch, "_grow", growing)
+    return done
+
+
+@pytest.mark.parametrize(("second", "arguments"), [("deploy", ["base"]), ("rollback", [])])
+def test_a_second_rollout_is_told_to_wait_and_the_first_goes_on(server, monkeypatch, second, arguments):
+    told = []
+
+    def other():
+        try:
+            getattr(rollout, second)(*arguments)
+        except CouncilError as error:
+            told.append(error)
+
+    def what():
+        thread = threading.Thread(target=other)
+        thread.start()
+        thread.join()
+
+    during(monkeypatch, what)
+    candidate = make_release(2)
+    with asking(server.url) as (_, failed):
+        assert rollout.deploy(candidate.name) == DONE
+    assert not failed and [error.exit_code for error in told] == [LOCKED]
+    consistent(server, candidate)
+
+
+def test_a_link_that_is_replaced_by_hand_ends_the_trial(server, monkeypatch):
+    other, candidate = make_release(3), make_release(2)
+    during(monkeypatch, lambda: adapters.point("current", other))
+    with asking(server.url) as (_, failed):
+        assert rollout.deploy(candidate.name) == ROLLED_BACK
+    assert not failed
+    assert "somebody else moved it" in ledger.last("rollback")["reason"]
+    consistent(server, server.old)
+
+
+def test_two_bad_releases_do_not_make_a_loop(server):
+    second = make_release(2)
+    assert rollout.deploy(second.name) == DONE
+    assert [rollout.rollback(), rollout.rollback()] == [DONE, DONE]
+    consistent(server, adapters.ensure_base())
+    for name in ("failed_*", "rollback_*"):
+        [link.unlink() for link in get_settings().loras.glob(name)]
+    adapters.point("current", make_release(3))
+    assert adapters.rollback_targets() == [adapters.ensure_base()], "the ledger remembers what was taken out"
