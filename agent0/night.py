@@ -7,6 +7,7 @@ import time
 from agent0 import adapters, ledger, notify, story
 from agent0.client import CouncilClient, ServerError
 from agent0.command import DONE, CouncilError, log, run_command
+from agent0.memory import forget_by_rule
 from agent0.settings import get_settings
 from agent0.train import check_disk
 
@@ -49,7 +50,7 @@ def _healthy(client: CouncilClient) -> dict:
 
 
 def cleanup() -> int:
-    """Remove releases beyond KEEP_RELEASES, never one in use, and the scripts' logs older than LOG_DAYS."""
+    """Remove releases beyond KEEP_RELEASES, never one in use, logs older than LOG_DAYS, records than MEMORY_DAYS."""
     settings = get_settings()
     gone = adapters.prune(settings.keep_releases)
     oldest = time.time() - LOG_DAYS * 86400
@@ -58,6 +59,7 @@ def cleanup() -> int:
     for path in stale:
         path.unlink()
     log.info("removed %s", ", ".join([*gone, *(path.name for path in stale)]) or "nothing: all is in use or new")
+    forget_by_rule()
     return DONE
 
 

@@ -77,6 +77,7 @@ class Settings(BaseSettings):
     # Night.
     max_forgetting: float = Field(0.3, ge=0, le=1, description="share of general questions that a release may lose")
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
+    memory_days: int = Field(0, ge=0, description="records older than this are forgotten at night; 0: never")
     keep_releases: int = Field(5, ge=1, description="releases kept besides those in use")
     council_night: str = Field("", description="set by the nightly run: its id, so that one night tells once")
     council_log: str = Field("", description="set by the scripts: log files to append to, colon-separated")

@@ -12,7 +12,9 @@ from agent0.settings import ROOT
 FLOORS = [
     {"command", "settings", "records", "values", "data_parallel"},
     {
+        "store",
         "faiss_memory",
+        "memory",
         "quality",
         "guard",
         "quarantine",
