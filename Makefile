@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line bench-harvest
+.PHONY: help setup demo test lint serve night cron-line crash-test bench-harvest
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -32,6 +32,9 @@ serve: setup ## run the Council server on 127.0.0.1:8000
 
 night: setup ## run the nightly improvement now
 	cron/nightly_improvement.sh
+
+crash-test: .venv/.installed-dev ## kill every kind of work at 10,000 points, or cut the power there
+	$(BIN)/python -m tests.crash
 
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest
