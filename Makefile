@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line crash-test bench-harvest
+.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -35,6 +35,9 @@ night: setup ## run the nightly improvement now
 
 crash-test: .venv/.installed-dev ## kill every kind of work at 10,000 points, or cut the power there
 	$(BIN)/python -m tests.crash
+
+fault-nights: .venv/.installed-dev ## 1000 nights in which one or two things go wrong (hours)
+	$(BIN)/python -m tests.faults
 
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest

@@ -36,6 +36,7 @@ class Settings(BaseSettings):
     gradient_accumulation: int = Field(8, ge=1, le=1024, description="forward passes an optimiser step")
     learning_rate: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
     num_epochs: int = Field(3, ge=1, le=100, description="passes over the training data")
+    train_deadline: int = Field(14400, ge=1, description="a training that takes longer is ended, seconds")
     replay_examples: int = Field(64, ge=0, description="general answers of the base model trained on beside the pool")
     monitor_duration: float = Field(60, gt=0, description="watch after a deployment, seconds")
 
