@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest
+.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest bench-memory
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -41,6 +41,9 @@ fault-nights: .venv/.installed-dev ## 1000 nights in which one or two things go 
 
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest
+
+bench-memory: setup ## measure the memory beside IndexFlatIP, mem0, LangChain, Chroma, sqlite-vec (MEMORY_PEERS_PYTHON)
+	$(BIN)/python -m bench.memory
 
 cron-line: ## print the crontab line that runs it at 2 AM
 	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'
