@@ -185,7 +185,7 @@ def load_embedder() -> Callable:
     from agent0.models import embedder_path
 
     try:
-        model = SentenceTransformer(embedder_path(), device="cpu")
+        model = SentenceTransformer(embedder_path(), device="cpu", model_kwargs={"use_safetensors": True})
     except (OSError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise CouncilError(f"EMBEDDING_MODEL: {reason}; name a sentence-transformers folder or id") from error

@@ -57,7 +57,7 @@ def load_model(path: str, recipe) -> torch.nn.Module:
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype)
+    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype, use_safetensors=True)
     base.requires_grad_(False)
     lora = LoraConfig(
         r=recipe.lora_rank,

@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -57,6 +58,9 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8000", pattern=r"^https?://[^/\s]+$", description="where the Council server answers"
     )
     council_api_key: SecretStr | None = Field(None, description="needed off loopback for anything that changes state")
+    council_allowed_hosts: str = Field(
+        "", description="hosts that webhook and endpoints may reach by http or at private addresses, comma-separated"
+    )
     confidence_threshold: float = Field(0.7, ge=0, lt=1, description="an answer succeeds above this confidence")
     max_batch: int = Field(8, ge=1, le=256, description="answers generated together")
     max_tokens: int = Field(256, ge=1, le=8192, description="answer length where a request names none, tokens")
@@ -123,6 +127,12 @@ def _one_line(error: ValidationError, home: Path) -> str:
     if first["type"] == "extra_forbidden":
         return f"{name} in {home / '.env'} is not a setting; README lists them all: remove it"
     return f"{name}={first['input']!r}: {first['msg']}; set it in the environment or in {home / '.env'}"
+
+
+def as_given(name: str) -> str:
+    """A setting's text as it was given, unchecked, or "": for what must work where another setting is bad."""
+    saved = dotenv_values(Path(os.environ.get("COUNCIL_HOME") or ROOT) / ".env")
+    return (os.environ.get(name) or saved.get(name) or "").strip()
 
 
 @lru_cache(maxsize=1)

@@ -21,6 +21,7 @@ FLOORS = [
         "models",
         "metrics",
         "ledger",
+        "outbound",
         "notify",
         "client",
         "story",
