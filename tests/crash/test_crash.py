@@ -14,7 +14,7 @@ from tests.crash import __main__ as crash
 @pytest.fixture(autouse=True)
 def surroundings(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("BASE_MODEL", "")
+    monkeypatch.setenv("BASE_MODEL", "embedded")  # set back at the end
     scenarios.base_model(tmp_path / "base")
 
 

@@ -81,6 +81,7 @@ class Night:
     """What a night left behind."""
 
     code: int
+    output: str
     log: str
     events: list[dict]
     alerts: list[dict]
@@ -155,13 +156,13 @@ class Place:
             command, cwd="/", env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
         ) as process:
             try:
-                process.communicate(timeout=timeout)
+                output = process.communicate(timeout=timeout)[0].decode(errors="replace")
             finally:
                 if process.poll() is None:
                     os.killpg(process.pid, signal.SIGKILL)
         new = set(self.path.glob("logs/nightly_*.log")) - logs
         log = "".join(path.read_text(errors="replace") for path in new)
-        return Night(process.returncode, log, self.nights(), self.receiver.received[heard:])
+        return Night(process.returncode, output, log, self.nights(), self.receiver.received[heard:])
 
     def nights(self) -> list[dict]:
         """The night events of the ledger, whatever else its lines hold."""
