@@ -23,7 +23,6 @@ CREATE TABLE answers (
     success INTEGER NOT NULL, confidence REAL NOT NULL, model TEXT NOT NULL, adapter TEXT NOT NULL,
     latency_ms REAL NOT NULL, user TEXT, feedback TEXT, failure_reason TEXT
 );
-CREATE TABLE saved_index (one INTEGER PRIMARY KEY, embedder TEXT, rows INTEGER, last INTEGER, sha256 TEXT);
 CREATE INDEX answers_by_time ON answers (timestamp);
 CREATE INDEX answers_by_success_and_time ON answers (success, timestamp);
 PRAGMA user_version = {SCHEMA_VERSION};

@@ -18,6 +18,7 @@ from dataclasses import astuple, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
+from agent0.command import CouncilError
 from agent0.settings import get_settings
 from agent0.store.database import Database, make_private
 
@@ -123,10 +124,13 @@ class Index:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """One process at a time embeds; the next one reads what this one wrote."""
-        with open(os.open(self._folder / "index.lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, or dying, releases it
-            yield
+        """One process at a time embeds; the next one reads what this one wrote. Raises CouncilError for a bad disk."""
+        try:
+            with open(os.open(self._folder / "index.lock", os.O_RDWR | os.O_CREAT, 0o600), "w") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)  # closing the file, or dying, releases it
+                yield
+        except OSError as error:
+            raise CouncilError(f"{self._folder}/index: {error}; check that its disk is not full, and ours") from error
 
     def _catch_up(self) -> None:
         if self._database.newest() <= (self._held.stamp.last if self._held else 0):
@@ -212,6 +216,8 @@ class Held:
         import numpy
 
         start, more = self.stamp.rows, stamp.rows - self.stamp.rows
+        if not self.folder.is_dir():
+            raise DamagedIndex
         if not more:
             return
         codes = _read(self.folder / "codes", numpy.dtype("uint8"), start * stamp.width, more * stamp.width)

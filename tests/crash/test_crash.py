@@ -1,32 +1,35 @@
-"""A sample of `make crash-test`, and that the harness notices what it is there for."""
+"""A sample of `make crash-test`, and that the harness notices what it is there for; in processes of their own."""
 
-import os
+import subprocess
+import sys
 
 import pytest
 
-from tests.crash import scenarios, tracer
+from agent0.settings import ROOT
+from tests.crash import tracer
 
-if not tracer.supported:
-    pytest.skip("kills at system calls need Linux on x86-64", allow_module_level=True)
-from tests.crash import __main__ as crash
-
-
-@pytest.fixture(autouse=True)
-def surroundings(tmp_path, monkeypatch):
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.setenv("BASE_MODEL", "embedded")  # set back at the end
-    scenarios.base_model(tmp_path / "base")
-
-
-@pytest.mark.parametrize("name", scenarios.ALL)
-def test_what_was_acknowledged_survives_kills_and_power_cuts(name, tmp_path):
-    (tmp_path / "place").mkdir()
-    _, calls, wrong = crash.survey(name, 6, tmp_path / "place")
-    assert calls >= 8 and wrong == []
+pytestmark = pytest.mark.skipif(not tracer.supported, reason="kills at system calls need Linux on x86-64")
+UNSYNCED = """
+import os, runpy, sys
+os.fdatasync = lambda handle: None
+from tests.crash import scenarios
+scenarios.AddAndFeedback.checkpoint_every = 10**6  # a checkpoint syncs by itself
+sys.argv = ["crash", "--points", "6", "--only", "add and feedback"]
+runpy.run_module("tests.crash", run_name="__main__")
+"""
 
 
-def test_a_memory_that_does_not_sync_is_caught(tmp_path, monkeypatch):
-    monkeypatch.setattr(os, "fdatasync", lambda handle: None)
-    monkeypatch.setattr(scenarios.AddAndFeedback, "checkpoint_every", 10**6)  # a checkpoint syncs by itself
-    _, _, wrong = crash.survey("add and feedback", 6, tmp_path)
-    assert any("lost" in trouble for trouble in wrong)
+def run(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+
+def test_what_was_acknowledged_survives_kills_and_power_cuts():
+    done = run("-m", "tests.crash", "--points", "66")
+    assert done.returncode == 0, done.stdout + done.stderr
+    table = [line for line in done.stdout.splitlines() if "points" in line]
+    assert len(table) == 11 and all(" 6 points,   0 wrong" in line for line in table), done.stdout
+
+
+def test_a_memory_that_does_not_sync_is_caught():
+    done = run("-c", UNSYNCED)
+    assert done.returncode == 1 and "lost: added" in done.stdout, done.stdout + done.stderr

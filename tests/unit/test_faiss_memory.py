@@ -383,6 +383,23 @@ def test_somebody_elses_database_is_refused(home):
         FaissMemory()
 
 
+def test_a_memory_of_an_earlier_version_is_taken_over(home, embed):
+    (home / "memory").mkdir()
+    earlier = database.SCHEMA.replace("PRAGMA auto_vacuum = INCREMENTAL;", "")
+    old = "CREATE TABLE saved_index (one INTEGER PRIMARY KEY, embedder TEXT, rows INTEGER, last INTEGER, sha256 TEXT);"
+    connection = sqlite3.connect(home / "memory" / "memory.db")
+    connection.executescript(earlier + old + "INSERT INTO saved_index VALUES (1, 'embedded', 1, 1, 'x')")
+    connection.close()
+    (home / "memory" / "index.faiss").write_bytes(b"an index of the old kind")
+    memory = FaissMemory()
+    memory.add("about cats", {**GOOD, "timestamp": 5})
+    memory.add("about dogs", {**GOOD, "timestamp": 9})
+    assert memory.query("cats", 1)[0]["query"] == "about cats"
+    assert memory.forget(7) == 1
+    assert not (home / "memory" / "index.faiss").exists()
+    memory.close()
+
+
 def test_a_path_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(CouncilError, match="file"):
