@@ -284,16 +284,28 @@ def test_what_the_disk_does_not_take_is_not_acknowledged(memory, monkeypatch):
 
 def test_threads_that_wait_share_one_sync_and_fail_alone(memory, monkeypatch):
     memory.add("first", {**GOOD, "id": "taken"})
-    syncs, sync = [], os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda handle: (syncs.append(handle), time.sleep(0.02), sync(handle)))
-    with ThreadPoolExecutor(16) as pool:
-        added = [pool.submit(memory.add, f"q{number}", {**GOOD, "id": f"x{number}"}) for number in range(64)]
-        twice = pool.submit(memory.add, "again", {**GOOD, "id": "taken"})
-    assert [write.result() for write in added] == [f"x{number}" for number in range(64)]
+    syncs, sync, began = [], os.fdatasync, threading.Semaphore(0)
+
+    def slow(handle):
+        syncs.append(handle)
+        for _ in range(17 if len(syncs) == 1 else 0):  # the first sync lasts until all have come
+            assert began.acquire(timeout=60)
+        time.sleep(0.2)
+        sync(handle)
+
+    def add(id):
+        began.release()
+        return memory.add("q", {**GOOD, "id": id})
+
+    monkeypatch.setattr(os, "fdatasync", slow)
+    with ThreadPoolExecutor(17) as pool:
+        added = [pool.submit(add, f"x{number}") for number in range(16)]
+        twice = pool.submit(add, "taken")
+    assert [write.result() for write in added] == [f"x{number}" for number in range(16)]
     with pytest.raises(CouncilError, match="'taken' is taken"):
         twice.result()
-    assert len(memory.meta) == 65
-    assert len(syncs) < 32, "64 adds by 16 threads waited for a sync each"
+    assert len(memory.meta) == 17
+    assert len(syncs) < 9, "17 adds waited for a sync each"
 
 
 def test_the_log_is_copied_into_the_database_beside_the_writers(memory, home, monkeypatch):
