@@ -4,7 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line bench-harvest bench-train sweep rollout-sim
+.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest bench-memory bench-train \
+	sweep rollout-sim
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -33,6 +34,12 @@ serve: setup ## run the Council server on 127.0.0.1:8000
 night: setup ## run the nightly improvement now
 	cron/nightly_improvement.sh
 
+crash-test: .venv/.installed-dev ## kill every kind of work at 10,000 points, or cut the power there
+	$(BIN)/python -m tests.crash
+
+fault-nights: .venv/.installed-dev ## 1000 nights in which one or two things go wrong (hours)
+	$(BIN)/python -m tests.faults
+
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest
 
@@ -44,6 +51,9 @@ sweep: setup ## try training recipes on the pool at hand, about 10 minutes each
 
 rollout-sim: setup ## decide 10,000 simulated deployments a case with the real verdict, and with two other rules
 	$(BIN)/python -m bench.rollout_sim
+
+bench-memory: setup ## measure the memory beside IndexFlatIP, mem0, LangChain, Chroma, sqlite-vec (MEMORY_PEERS_PYTHON)
+	$(BIN)/python -m bench.memory
 
 cron-line: ## print the crontab line that runs it at 2 AM
 	@printf '0 2 * * * %q\n' "$$PWD/cron/nightly_improvement.sh" | sed 's/%/\\%/g'

@@ -5,7 +5,7 @@
 # under loras/adapters/ and move loras/latest to it. What serves (loras/current) is not touched.
 #
 # Settings: BATCH_SIZE GRADIENT_ACCUMULATION LEARNING_RATE NUM_EPOCHS LORA_RANK LORA_ALPHA MIN_FAILURES_TO_TRAIN
-# NOTIFICATION_WEBHOOK, from the environment or .env. The log is logs/training_<UTC time>.log.
+# TRAIN_MINUTES TRAIN_FROM TRAIN_RECIPE NOTIFICATION_WEBHOOK, from the environment or .env. The log is logs/training_<UTC time>.log.
 #
 # Exit codes: 0 trained, 10 nothing to train, 1 failed, 2 usage, 75 another training runs.
 set -euo pipefail

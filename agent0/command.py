@@ -34,6 +34,7 @@ def start_log() -> None:
 
 def run_command(main: Callable[[], int | None]) -> None:
     """Run main() and exit with its code; a CouncilError becomes one line on stderr and in the log."""
+    os.umask(0o077)  # questions and answers are their users' own: nobody else on the machine reads what is written
     start_log()
     try:
         sys.exit(main() or DONE)

@@ -4,22 +4,17 @@ The webhook's URL is a secret: nothing here logs more of it than its host.
 """
 
 import argparse
-import ipaddress
 import logging
-import os
 import re
 import sys
 from datetime import UTC, datetime
-from pathlib import Path
-from urllib.parse import urlsplit
 
 import requests
-from dotenv import dotenv_values
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
-from agent0 import ledger
+from agent0 import ledger, outbound
 from agent0.command import DONE, LOCKED, NOTHING_TO_DO, USAGE, CouncilError, log, run_command
-from agent0.settings import ROOT, get_settings
+from agent0.settings import as_given
 from agent0.story import Message, compose
 
 TIMEOUT = 5  # seconds to connect, and seconds to answer
@@ -66,15 +61,15 @@ def send(message: Message) -> bool:
 
     Without a webhook nothing is sent. A failed alert is a warning: it never fails the job that it tells of.
     """
-    url = _webhook()
+    url = as_given("NOTIFICATION_WEBHOOK")  # past a bad setting elsewhere: just what people must be told of
     if not url:
         log.info("NOTIFICATION_WEBHOOK is not set, so nobody is told: %s", message.title)
         return False
     host = ""
     try:
-        host = checked_host(url)
-        _post(url, payload(host, message), local=_is_loopback(host))
-    except NotTaken as error:
+        host = outbound.checked_host(url)
+        _post(url, payload(host, message), local=outbound.is_loopback(host))
+    except (NotTaken, outbound.Forbidden) as error:
         log.warning("webhook at %s was not told: %s", host or "?", error)
         return False
     except requests.RequestException as error:  # its text holds the URL
@@ -82,37 +77,6 @@ def send(message: Message) -> bool:
         return False
     log.info("webhook at %s was told: %s", host, message.title)
     return True
-
-
-def _webhook() -> str:
-    """The webhook's URL or "". It is read past a bad setting elsewhere: that is just what people must be told of."""
-    try:
-        secret = get_settings().notification_webhook
-        return secret.get_secret_value().strip() if secret else ""
-    except CouncilError:
-        saved = dotenv_values(Path(os.environ.get("COUNCIL_HOME") or ROOT) / ".env")
-        return (os.environ.get("NOTIFICATION_WEBHOOK") or saved.get("NOTIFICATION_WEBHOOK") or "").strip()
-
-
-def checked_host(url: str) -> str:
-    """Return the URL's host. Raise NotTaken, without the URL, unless it is https, or http on loopback."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname or "", parts.port
-    except ValueError:
-        host = ""
-    if not host or parts.scheme not in ("https", "http"):
-        raise NotTaken("NOTIFICATION_WEBHOOK is not an https:// URL; mend it")
-    if parts.scheme == "http" and not _is_loopback(host):
-        raise NotTaken("NOTIFICATION_WEBHOOK must be https:// off this machine; mend it")
-    return host
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 @retry(
@@ -124,7 +88,7 @@ def _is_loopback(host: str) -> bool:
 def _post(url: str, body: dict, local: bool) -> None:
     """Post once, and up to twice more where the receiver is out of reach or busy; a slow answer may be a taken one."""
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold the URL
-    with requests.Session() as session:
+    with outbound.session() as session:
         session.trust_env = not local  # a proxy must not carry loopback traffic away
         with session.post(url, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True) as response:
             status = response.status_code

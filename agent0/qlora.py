@@ -65,7 +65,7 @@ def load_model(path: str, recipe: Recipe, start: str | None = None) -> torch.nn.
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
     )
-    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype)
+    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype, use_safetensors=True)
     if not torch.cuda.is_available():
         base = base.dequantize()
     base.requires_grad_(False)

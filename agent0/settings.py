@@ -9,6 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from dotenv import dotenv_values
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
@@ -39,7 +40,7 @@ class Settings(BaseSettings):
     replay_examples: int = Field(64, ge=0, description="general answers of the base model trained on beside the pool")
     train_recipe: Literal["adaptive", "seed"] = Field("adaptive", description="seed: the values above, literally")
     train_from: Literal["base", "current"] = Field("base", description="what a training starts from: base or current")
-    train_minutes: float = Field(0, ge=0, description="longest training, minutes; 0: as long as its steps take")
+    train_minutes: float = Field(240, gt=0, description="longest training, minutes; a tenth later it is killed")
     monitor_duration: float = Field(60, gt=0, description="watch of a deployment, seconds")
     deploy_mode: Literal["canary", "direct"] = Field("canary", description="direct: serve at once, then watch")
 
@@ -60,6 +61,9 @@ class Settings(BaseSettings):
         "http://127.0.0.1:8000", pattern=r"^https?://[^/\s]+$", description="where the Council server answers"
     )
     council_api_key: SecretStr | None = Field(None, description="needed off loopback for anything that changes state")
+    council_allowed_hosts: str = Field(
+        "", description="hosts that webhook and endpoints may reach by http or at private addresses, comma-separated"
+    )
     confidence_threshold: float = Field(0.7, ge=0, lt=1, description="an answer succeeds above this confidence")
     max_batch: int = Field(8, ge=1, le=256, description="answers generated together")
     max_tokens: int = Field(256, ge=1, le=8192, description="answer length where a request names none, tokens")
@@ -81,6 +85,7 @@ class Settings(BaseSettings):
     # Night.
     max_forgetting: float = Field(0.3, ge=0, le=1, description="share of general questions that a release may lose")
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
+    memory_days: int = Field(0, ge=0, description="records older than this are forgotten at night; 0: never")
     keep_releases: int = Field(5, ge=1, description="releases kept besides those in use")
     council_night: str = Field("", description="set by the nightly run: its id, so that one night tells once")
     council_log: str = Field("", description="set by the scripts: log files to append to, colon-separated")
@@ -125,6 +130,12 @@ def _one_line(error: ValidationError, home: Path) -> str:
     if first["type"] == "extra_forbidden":
         return f"{name} in {home / '.env'} is not a setting; README lists them all: remove it"
     return f"{name}={first['input']!r}: {first['msg']}; set it in the environment or in {home / '.env'}"
+
+
+def as_given(name: str) -> str:
+    """A setting's text as it was given, unchecked, or "": for what must work where another setting is bad."""
+    saved = dotenv_values(Path(os.environ.get("COUNCIL_HOME") or ROOT) / ".env")
+    return (os.environ.get(name) or saved.get(name) or "").strip()
 
 
 @lru_cache(maxsize=1)

@@ -156,6 +156,7 @@ def publish(pool: list[TrainingExample], recipe: Recipe, start: Release, metrics
 
 def main() -> int:
     settings = get_settings()
+    signal.alarm(math.ceil(66 * settings.train_minutes))  # ends this process even where it is stuck outside Python
     pool = load_pool(settings.training_data)
     new = {example.id for example in pool} - trained_ids()
     if len(new) < settings.min_failures_to_train:

@@ -11,6 +11,7 @@ from pathlib import Path
 import requests
 import tenacity
 
+from agent0 import outbound
 from agent0.command import USAGE, CouncilError, log
 from agent0.council.answers import Answers
 from agent0.council.program import checkable, program_agrees
@@ -66,7 +67,7 @@ class EndpointMember:
         self._headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._answers = answers
         self._free = threading.BoundedSemaphore(get_settings().council_concurrency)
-        self._http = _session(get_settings().council_concurrency)
+        self._http = outbound.session(get_settings().council_concurrency)
         self._retry = tenacity.Retrying(
             retry=tenacity.retry_if_exception_type(_Busy),
             stop=tenacity.stop_after_attempt(attempts),
@@ -144,6 +145,8 @@ class EndpointMember:
                     timeout=get_settings().council_timeout,
                     allow_redirects=False,
                 )
+        except outbound.Forbidden as error:
+            raise CouncilError(f"{self.name}: {error}") from None
         except _BROKEN as error:
             raise _Busy(type(error).__name__) from None
         if response.status_code == 429 or response.status_code >= 500:
@@ -151,14 +154,6 @@ class EndpointMember:
         if response.status_code != 200:  # the body may echo the key or the question: it is not logged
             raise CouncilError(f"{self.name} refuses: HTTP {response.status_code}; check its model and key")
         return response.json()
-
-
-def _session(connections: int) -> requests.Session:
-    """Return a session that keeps that many connections open."""
-    session = requests.Session()
-    for scheme in ("http://", "https://"):
-        session.mount(scheme, requests.adapters.HTTPAdapter(pool_maxsize=connections))
-    return session
 
 
 def _retry_after(value: str) -> float:
@@ -211,6 +206,10 @@ def _member(source: str, entry: str, answers: Answers | None) -> EndpointMember:
     url, model, variable = (*(part.strip() for part in entry.split("|")), "", "")[:3]
     if not url.startswith(("http://", "https://")) or not model or entry.count("|") > 2:
         raise CouncilError(f"{source}: {entry!r} is not URL|model or URL|model|KEY_VARIABLE", USAGE)
+    try:
+        outbound.checked_host(url)
+    except outbound.Forbidden as error:
+        raise CouncilError(f"{source}: {error}", USAGE) from None
     key = os.environ.get(variable) if variable else None
     if variable and not key:
         raise CouncilError(f"{source}: {variable} is not set; export it, or leave it out of the entry", USAGE)

@@ -10,6 +10,7 @@ from agent0 import adapters
 from agent0.command import USAGE, CouncilError, log, run_command
 from agent0.serve.api import create_app, is_loopback
 from agent0.serve.engine import Engine, load_engine
+from agent0.serve.limits import PatientProtocol
 from agent0.settings import get_settings
 from faiss_memory import FaissMemory
 
@@ -60,7 +61,7 @@ def main() -> None:
     serve_current(engine)
     log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.router.stable)
     app = create_app(engine, memory)
-    config = uvicorn.Config(app, log_level="warning", access_log=False, timeout_keep_alive=30)
+    config = uvicorn.Config(app, http=PatientProtocol, log_level="warning", access_log=False, timeout_keep_alive=10)
     uvicorn.Server(config).run(sockets=[bound])
 
 

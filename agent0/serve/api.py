@@ -17,6 +17,7 @@ from agent0.serve import errors, schemas
 from agent0.serve.chat import Chat
 from agent0.serve.engine import Engine
 from agent0.serve.errors import ApiError
+from agent0.serve.limits import BodyLimit
 from agent0.serve.routing import UnknownAdapter
 from agent0.settings import get_settings
 
@@ -32,6 +33,7 @@ def create_app(engine: Engine, memory) -> FastAPI:
 
     app = FastAPI(title="AutoGen Council", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.install(app)
+    app.add_middleware(BodyLimit)
     metrics = ServerMetrics()
     _add_reading(app, engine, metrics)
     _add_chat(app, engine, memory, metrics)

@@ -282,7 +282,7 @@ def load_engine() -> Engine:
     torch.set_num_threads(1)  # the worker alone has a team of threads, see Engine._work
     try:
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
-        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype).to(device)
+        model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device)
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise CouncilError(f"BASE_MODEL={source}: {str(error).splitlines()[0]}") from error

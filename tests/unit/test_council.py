@@ -294,8 +294,8 @@ def test_two_endpoints_elect_the_users_correction(server, monkeypatch):
         ("x|model", "not URL|model"),
         ("http://x||KEY", "not URL|model"),
         ("http://x|m|K|more", "not URL|model"),
-        ("http://x|model|NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
-        ("http://x|model,http://x|model", "twice"),
+        ("https://x|model|NO_SUCH_KEY", "NO_SUCH_KEY is not set"),
+        ("https://x|model,https://x|model", "twice"),
     ],
 )
 def test_bad_endpoint_settings_are_refused_by_name(entry, words, monkeypatch):

@@ -12,13 +12,16 @@ from agent0.settings import ROOT
 FLOORS = [
     {"command", "settings", "records", "values", "data_parallel"},
     {
+        "store",
         "faiss_memory",
+        "memory",
         "quality",
         "guard",
         "quarantine",
         "models",
         "metrics",
         "ledger",
+        "outbound",
         "notify",
         "client",
         "story",

@@ -1,0 +1,1 @@
+"""What holds the memory: the database, which is the truth, and the index of embeddings, which is derived from it."""
