@@ -9,8 +9,10 @@ import logging
 import os
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 from urllib.parse import urlsplit
 
 import requests
@@ -40,19 +42,47 @@ def payload(host: str, message: Message) -> dict:
     """Return what to post to a webhook at `host`: Slack's form, Discord's, or plain JSON."""
     text = "\n".join(message.lines)
     if host in ("hooks.slack.com", "hooks.slack-gov.com"):
-        header = {"type": "header", "text": {"type": "plain_text", "text": _slack(message.title, 150)}}
-        section = {"type": "section", "text": {"type": "mrkdwn", "text": _slack(text, 3000)}}
-        return {"text": _slack(message.title, 3000), "blocks": [header, section] if text else [header]}
+        return _slack_card(message, text)
     if f".{host}".endswith((".discord.com", ".discordapp.com")):
-        embed = {"title": message.title[:256], "description": text[:4096], "color": _COLOURS[message.severity]}
-        return {"content": message.title[:2000], "embeds": [embed], "allowed_mentions": {"parse": []}}
+        return _discord_card(message, text)
+    said = {"verdict": message.verdict, "facts": message.facts, "report": message.link}
     return {
         **message.fields,
+        **{name: value for name, value in said.items() if value},
         "event": message.event,
         "title": message.title,
         "text": text,
         "severity": message.severity,
     }
+
+
+def _slack_card(message: Message, text: str) -> dict:
+    """The title, and a card with the severity's colour: verdict, figures side by side, link, the story in small."""
+
+    def section(**content) -> dict:
+        return {"type": "section", **content}
+
+    def mrkdwn(text: str, limit: int) -> dict:
+        return {"type": "mrkdwn", "text": _slack(text, limit)}
+
+    fields = [{"type": "mrkdwn", "text": f"*{_slack(n, 100)}*\n{_slack(v, 1000)}"} for n, v in message.facts.items()]
+    blocks = [section(text=mrkdwn(message.verdict, 3000))] if message.verdict else []
+    blocks += [section(fields=fields[:10])] if fields else []
+    link = f"<{_slack(message.link, 2000)}|The morning report>" if message.link else ""
+    blocks += [section(text={"type": "mrkdwn", "text": link})] if link else []
+    blocks += [{"type": "context", "elements": [mrkdwn(text, 2000)]}] if text else []
+    card = {"color": f"#{_COLOURS[message.severity]:06X}", "blocks": blocks}
+    return {"text": _slack(message.title, 3000), "attachments": [card] if blocks else []}
+
+
+def _discord_card(message: Message, text: str) -> dict:
+    embed = {"title": message.title[:256], "description": (message.verdict or text)[:4096]}
+    embed["color"] = _COLOURS[message.severity]
+    facts = {**message.facts, **({"Report": message.link} if message.link else {})}
+    fields = [{"name": n[:256], "value": v[:1024], "inline": n != "Report"} for n, v in facts.items()]
+    if message.verdict and text:
+        fields.append({"name": "What happened", "value": text[:1024], "inline": False})
+    return {"embeds": [{**embed, "fields": fields[:25]}], "allowed_mentions": {"parse": []}}
 
 
 def _slack(text: str, limit: int) -> str:
@@ -66,35 +96,52 @@ def send(message: Message) -> bool:
 
     Without a webhook nothing is sent. A failed alert is a warning: it never fails the job that it tells of.
     """
-    url = _webhook()
+    url = _secret("notification_webhook")
     if not url:
         log.info("NOTIFICATION_WEBHOOK is not set, so nobody is told: %s", message.title)
         return False
-    host = ""
+    return _told("NOTIFICATION_WEBHOOK", url, lambda host: payload(host, message), message.title)
+
+
+def ping(state: Literal["start", "success", "fail"]) -> bool:
+    """Tell the dead man's switch at HEALTHCHECK_URL how the night stands, and return whether it was told.
+
+    The addresses are healthchecks.io's: URL/start, URL, URL/fail. Without a switch nothing is sent; a failed ping is
+    a warning.
+    """
+    url = _secret("healthcheck_url").rstrip("/")
+    if not url:
+        return False
+    return _told("HEALTHCHECK_URL", url if state == "success" else f"{url}/{state}", lambda _: {"state": state}, state)
+
+
+def _told(name: str, url: str, body: Callable[[str], dict], title: str) -> bool:
+    """Post body(host) to the URL of that setting; return whether it was taken."""
+    host, who = "", "webhook" if name == "NOTIFICATION_WEBHOOK" else "dead man's switch"
     try:
-        host = checked_host(url)
-        _post(url, payload(host, message), local=_is_loopback(host))
+        host = checked_host(url, name)
+        _post(url, body(host), local=_is_loopback(host))
     except NotTaken as error:
-        log.warning("webhook at %s was not told: %s", host or "?", error)
+        log.warning("%s at %s was not told: %s", who, host or "?", error)
         return False
     except requests.RequestException as error:  # its text holds the URL
-        log.warning("webhook at %s was not told: %s", host, type(error).__name__)
+        log.warning("%s at %s was not told: %s", who, host, type(error).__name__)
         return False
-    log.info("webhook at %s was told: %s", host, message.title)
+    log.info("%s at %s was told: %s", who, host, title)
     return True
 
 
-def _webhook() -> str:
-    """The webhook's URL or "". It is read past a bad setting elsewhere: that is just what people must be told of."""
+def _secret(name: str) -> str:
+    """A secret URL or "". It is read past a bad setting elsewhere: that is just what people must be told of."""
     try:
-        secret = get_settings().notification_webhook
+        secret = getattr(get_settings(), name)
         return secret.get_secret_value().strip() if secret else ""
     except CouncilError:
         saved = dotenv_values(Path(os.environ.get("COUNCIL_HOME") or ROOT) / ".env")
-        return (os.environ.get("NOTIFICATION_WEBHOOK") or saved.get("NOTIFICATION_WEBHOOK") or "").strip()
+        return (os.environ.get(name.upper()) or saved.get(name.upper()) or "").strip()
 
 
-def checked_host(url: str) -> str:
+def checked_host(url: str, name: str = "NOTIFICATION_WEBHOOK") -> str:
     """Return the URL's host. Raise NotTaken, without the URL, unless it is https, or http on loopback."""
     try:
         parts = urlsplit(url)
@@ -102,9 +149,9 @@ def checked_host(url: str) -> str:
     except ValueError:
         host = ""
     if not host or parts.scheme not in ("https", "http"):
-        raise NotTaken("NOTIFICATION_WEBHOOK is not an https:// URL; mend it")
+        raise NotTaken(f"{name} is not an https:// URL; mend it")
     if parts.scheme == "http" and not _is_loopback(host):
-        raise NotTaken("NOTIFICATION_WEBHOOK must be https:// off this machine; mend it")
+        raise NotTaken(f"{name} must be https:// off this machine; mend it")
     return host
 
 

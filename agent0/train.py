@@ -15,7 +15,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from agent0 import adapters, ledger
+from agent0 import adapters, ledger, veto
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
 from agent0.data_parallel import is_first
 from agent0.models import base_model_name, base_model_path
@@ -66,11 +66,14 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
 def load_pool(folder: Path) -> list[TrainingExample]:
     """Return every accepted example of training_data/harvest_*.jsonl, the newest where a question comes twice.
 
+    What people vetoed is left out.
     Raises CouncilError for a damaged line, and where a held-out question would be trained on.
     """
     pool: dict[str, TrainingExample] = {}
+    vetoes = veto.Vetoes()
     for path in sorted(folder.glob("harvest_*.jsonl")):
-        pool.update((normalise(example.instruction), example) for example in read_jsonl(path, TrainingExample))
+        allowed = (example for example in read_jsonl(path, TrainingExample) if example not in vetoes)
+        pool.update((normalise(example.instruction), example) for example in allowed)
     leaked = pool.keys() & held_out_questions()
     if leaked:
         question = pool[min(leaked)].instruction
@@ -158,9 +161,12 @@ def main() -> int:
     settings = get_settings()
     pool = load_pool(settings.training_data)
     new = {example.id for example in pool} - trained_ids()
-    if len(new) < settings.min_failures_to_train:
+    removed = veto.removed(adapters.target("latest"))
+    if not pool or (len(new) < settings.min_failures_to_train and not removed):
         log.info("nothing to train: %d new examples, %d needed", len(new), settings.min_failures_to_train)
         return NOTHING_TO_DO
+    if removed:
+        log.info("%d examples of the last training were vetoed or forgotten: this one goes without them", removed)
     check_disk(settings)
     recipe = choose_recipe(len(pool), settings)
     log.info("training on %d examples (%d new), rank %d", len(pool), len(new), recipe.lora_rank)
