@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import datetime
 from functools import cached_property, partial
@@ -125,6 +125,15 @@ class FaissMemory:
 
     def close(self) -> None:
         self._database.close()
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove the records of those ids for good, their bytes on disk and the index too; return how many went."""
+        gone = sum(len(self._database.run("DELETE FROM answers WHERE id = ? RETURNING id", id)) for id in set(ids))
+        if gone:
+            self._database.run("VACUUM")  # else the bytes stay in free pages and in the log of writes
+            self._database.run("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._index.file.unlink(missing_ok=True)
+        return gone
 
 
 class _Records(Sequence):

@@ -89,6 +89,8 @@ def verdict(exit_code: int | None, stage: str, events: list[dict]) -> str:
         return f"A new adapter, {deployed['release']}, serves in place of {deployed['previous']}{gain}."
     if exit_code == ROLLED_BACK and rollback:
         return f"{rollback['release']} was tried and taken back, {rollback['to']} serves: {rollback['reason']}."
+    if held := newest.get("hold"):
+        return f"{held['release']} was tried and is kept, {held['serving']} goes on serving: {held['reason']}."
     if exit_code == REFUSED and refusal:
         return f"{refusal['release']} was refused: {refusal['reason']}."
     if gate:

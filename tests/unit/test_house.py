@@ -27,7 +27,20 @@ FLOORS = [
         "replay",
     },
     {"council", "adapters", "windows"},
-    {"failures", "outcomes", "train", "evaluate", "evidence", "rollout", "serve"},
+    {"veto", "why"},
+    {
+        "failures",
+        "outcomes",
+        "train",
+        "evaluate",
+        "evidence",
+        "rollout",
+        "morning",
+        "plots",
+        "report",
+        "serve",
+        "forget",
+    },
     {"harvest_failures", "gate", "night"},
 ]
 FLOOR_OF = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
