@@ -110,9 +110,12 @@ def text(why: Why) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("answer", help="the answer's id, as the API and the morning report give it")
+    answer = parser.parse_args().answer
     memory = FaissMemory()
-    sys.stdout.write(text(explain(parser.parse_args().answer, memory)) + "\n")
-    memory.close()
+    try:
+        sys.stdout.write(text(explain(answer, memory)) + "\n")
+    finally:
+        memory.close()
     return DONE
 
 

@@ -82,6 +82,8 @@ def test_a_night_harvests_trains_judges_and_deploys_what_is_better(council, ques
     gate = ledger.last("gate")
     assert (gate["release"], gate["serving"], gate["suites"]["held-out"]["asked"]) == (latest.name, "base", 48)
     assert (gate["end"] == "promote") == (done.returncode != REFUSED)
+    (report,) = (council.home / "logs").glob("report_*.html")
+    assert latest.name in report.read_text() and "Before → after, by kind" in report.read_text()
     if done.returncode != REFUSED:
         summary = "deployment_summary.json" if done.returncode == DONE else "rollback_summary.json"
         evidence = json.loads((latest.path / summary).read_text())["evidence"]
