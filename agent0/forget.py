@@ -68,16 +68,20 @@ def find(memory: FaissMemory, user: str | None, example: str | None) -> Forgotte
 def remove(memory: FaissMemory, found: Forgotten, user: str | None) -> dict[str, int]:
     """Take it out of memory, pool, quarantine, gate summaries and the cache; return how much went from each.
 
-    The pool goes last but one: until it is gone, a run that was cut off can be repeated.
+    What leads to the rest goes last (a user's answers, an example's line), so that a run that was cut off can be
+    repeated.
     """
     folder, gone = get_settings().training_data, {}
+    if user is None:
+        gone["answers"] = memory.remove(found.answers)
     lines = [(path, TrainingExample) for path in sorted(folder.glob("harvest_*.jsonl"))]
     refused = [(path, Quarantined) for path in sorted(folder.glob("quarantine_*.jsonl"))]
+    gone["cached calls"] = _empty_cache(get_settings().memory_path / "council.db")
     gone["quarantined"] = sum(_filter(path, kind, found, user) for path, kind in refused)
     gone["examples"] = sum(_filter(path, kind, found, user) for path, kind in lines)
     gone["gate answers"] = sum(_filter_gate(release, found.examples) for release in adapters.releases())
-    gone["cached calls"] = _empty_cache(get_settings().memory_path / "council.db")
-    gone["answers"] = memory.remove(found.answers)
+    if user is not None:
+        gone["answers"] = memory.remove(found.answers)
     return gone
 
 
@@ -127,9 +131,13 @@ def rewrite_reports(found: Forgotten) -> list[str]:
     for night in morning.nights():
         path = report.report_path(night.day)
         if path.exists() and path.name not in changed and shows(path, found):
-            report.write([other for other in morning.nights() if other.day == night.day][-1])
             changed.append(path.name)
-            if shows(path, found):
+            try:
+                report.write([other for other in morning.nights() if other.day == night.day][-1])
+            except CouncilError as error:
+                log.warning("%s is removed, it cannot be written again: %s", path, error)
+                path.unlink()
+            if path.exists() and shows(path, found):
                 path.unlink()
     return changed
 

@@ -15,6 +15,7 @@ from agent0.train import load_pool, trained_ids
 from faiss_memory import FaissMemory
 
 STAMP = "%Y%m%dT%H%M%SZ"  # how the scripts write a night's start, UTC
+STAGES = ("pre-flight", "harvest", "training", "gate", "deployment", "validation", "cleanup")
 LEARNED = 12  # examples shown of those that a night learned
 REFUSED = 12  # refusals shown
 
@@ -102,7 +103,8 @@ class Night:
     def comparisons(self, which: str) -> list[Comparison]:
         """The gate's `suites` or `kinds`; empty where it did not come so far, or is of an older version."""
         changes = (self.newest("gate") or {}).get(which, {})
-        return [Comparison.of(name, change) for name, change in changes.items() if "right" in change]
+        found = [Comparison.of(name, change) for name, change in changes.items() if "right" in change]
+        return sorted(found, key=lambda row: (row.name != "held-out", row.name))
 
     def summary(self, name: str) -> dict:
         """A release's JSON of this night: training_metrics, gate_summary, …; empty where there is none."""
@@ -132,6 +134,13 @@ class Night:
         paths = [quarantine_file(get_settings().training_data, date.fromisoformat(day)) for day in sorted(days)]
         lines = [line for path in paths if path.exists() for line in read_jsonl(path, Quarantined)]
         return len(lines), lines[:REFUSED]
+
+    @property
+    def stages(self) -> dict[str, float]:
+        """Seconds of each stage that ended, in the order of the night."""
+        return dict(
+            sorted(self.end["stages"].items(), key=lambda pair: STAGES.index(pair[0]) if pair[0] in STAGES else 99)
+        )
 
     def reasons(self, which: str) -> dict[str, int]:
         """`reasons` (refused) or `abstentions`, counted over the night's harvests."""
