@@ -11,7 +11,7 @@ import sqlite3
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from numbers import Real
@@ -113,6 +113,12 @@ class FaissMemory:
         """Remove the records with timestamp < before, from the index too, and return how many went."""
         gone = self._database.remove(_seconds("before", before))
         self._index.compact()
+        return gone
+
+    def remove(self, ids: Iterable[str]) -> int:
+        """Remove the records of those ids for good, their bytes and the index's too, and return how many went."""
+        gone = self._database.erase(ids)
+        self._index.compact(0)
         return gone
 
     def embed(self) -> int:

@@ -37,6 +37,7 @@ from agent0.quality import accepts, assess_quality, gist, held_out_questions, no
 from agent0.quarantine import quarantine_file, update_quarantine
 from agent0.records import Answer, Failure, Quarantined, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
+from agent0.veto import vetoed_examples
 from agent0.windows import Window, day_window, days_due, split_by_day
 from faiss_memory import FaissMemory
 
@@ -57,6 +58,8 @@ class FailureHarvester:
         self.memory = memory or FaissMemory()
         self.members = council_members() if members is None else list(members)
         self.attendance = Attendance()
+        for example in vetoed_examples():
+            self.attendance.jury.err(example.instruction, example.output, example.votes or {})
         self.embed = embed  # the guard's; by default the memory's embedder, loaded where it is needed
 
     def harvest(self, window: Window | None = None) -> Harvest:

@@ -273,13 +273,22 @@ def prune(keep: int) -> list[str]:
     """
     in_use = {target("current"), target("latest"), *rollback_targets()[:1], *_under_way(), *_held()[:1]}
     old = [release for release in releases() if release not in in_use and not release.is_base][keep:]
+    return [*remove(old), *_prune_leftovers()]
+
+
+def remove(old: list[Release]) -> list[str]:
+    """Remove these releases, links to them first; return what went. Never goes: base, what serves or is deployed."""
+    never = {target("current"), *_under_way()}
+    old = [release for release in old if release not in never and not release.is_base]
     gone = _prune_links(old)
+    if target("latest") in old:
+        (get_settings().loras / "latest").unlink()
     for release in old:
         grave = release.path.with_name(f"{_STAGING}{release.name}")  # one rename: no reader meets half a release
         os.rename(release.path, grave)
         shutil.rmtree(grave)
         gone.append(f"adapters/{release.name}")
-    return gone + _prune_leftovers()
+    return gone
 
 
 def interrupted() -> dict | None:

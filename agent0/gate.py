@@ -9,31 +9,41 @@ and general questions that the base model gets right. The three ends are promote
 
 import argparse
 import random
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import zip_longest
+from statistics import median
 
-from agent0 import adapters, ledger
+from agent0 import adapters, ledger, veto
 from agent0.adapters import Release
 from agent0.client import CouncilClient
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
 from agent0.evaluate import Outcome, load_questions, measure
+from agent0.evidence import p95
 from agent0.pool import load_pool
 from agent0.quality import GENERAL, HELD_OUT, final_answer, questions_file
-from agent0.records import Question
+from agent0.records import Question, write_json
 from agent0.settings import get_settings
 from agent0.switch import load_release, serving_release, unload_release
 
 SURE = 0.05  # one-sided p at which a difference is not taken for chance
 FIXED_AT_MOST = 64  # questions of earlier nights asked again
+SHOWN = 20  # answers that got better, and that got worse, kept for people to read
+SUMMARY = "gate_summary.json"  # beside the release's weights
 
 
 @dataclass(frozen=True)
 class Change:
-    """How many questions of one suite or kind each release alone gets right, of how many asked."""
+    """How many questions of one suite or kind each release alone gets right, of how many asked.
+
+    `right` is how many the serving release gets right.
+    """
 
     asked: int
     gained: int
     lost: int
+    right: int = 0
 
     @property
     def improvement(self) -> float:
@@ -62,7 +72,8 @@ class Judgement:
 def compare(serving: Iterable[Outcome], candidate: Iterable[Outcome]) -> Change:
     """Count what changed between two measurements of the same questions in the same order."""
     pairs = [(a.correct, b.correct) for a, b in zip(serving, candidate, strict=True)]
-    return Change(len(pairs), sum(b > a for a, b in pairs), sum(a > b for a, b in pairs))
+    gained, lost = sum(b > a for a, b in pairs), sum(a > b for a, b in pairs)
+    return Change(len(pairs), gained, lost, sum(a for a, _ in pairs))
 
 
 def judge(suites: dict[str, Change], kinds: dict[str, Change]) -> Judgement:
@@ -86,6 +97,20 @@ def judge(suites: dict[str, Change], kinds: dict[str, Change]) -> Judgement:
     return Judgement("promote" if chance < SURE else "inconclusive", f"{words} (p={chance:.1g})", held_out.improvement)
 
 
+def replacement(judged: Judgement, serving: Release, candidate: Release) -> Judgement:
+    """Let a candidate that is no worse replace a release which was trained on what people vetoed or forgot."""
+    removed = veto.removed(serving)
+    if judged.end != "inconclusive" or not removed or veto.removed(candidate):
+        return judged
+    reason = f"{judged.reason}; what serves was trained on {removed} vetoed or forgotten examples, this was not"
+    return replace(judged, end="promote", reason=reason)
+
+
+def _kept_success(judged: Judgement, held_out: Change) -> float:
+    """Held-out success of what the gate lets serve."""
+    return held_out.right / held_out.asked + (held_out.improvement if judged.end == "promote" else 0)
+
+
 def fixed_questions(serving: Release) -> list[Question]:
     """What the serving release was trained to answer: proven rewrites of earlier nights, sampled by its name."""
     trained = set(serving.manifest.get("example_ids", []))
@@ -97,7 +122,18 @@ def fixed_questions(serving: Release) -> list[Question]:
     return random.Random(serving.name).sample(rows, min(FIXED_AT_MOST, len(rows)))
 
 
-def examine(client: CouncilClient, serving: Release, candidate: Release) -> tuple[Judgement, dict[str, Change]]:
+@dataclass(frozen=True)
+class Examination:
+    """The judgement and what it rests on: changes by suite and by kind of held-out question, times, answers."""
+
+    judged: Judgement
+    suites: dict[str, Change]
+    kinds: dict[str, Change]
+    latency_ms: dict[str, dict[str, float]]  # of serving and candidate: p50 and p95, eight questions at a time
+    changed: dict[str, list[dict]]  # better and worse: what both said, side by side
+
+
+def examine(client: CouncilClient, serving: Release, candidate: Release) -> Examination:
     """Measure both on every suite and judge. Raises ServerError where the server fails."""
     suites = {
         "held-out": load_questions(questions_file(HELD_OUT)),
@@ -115,8 +151,29 @@ def examine(client: CouncilClient, serving: Release, candidate: Release) -> tupl
         if rows:
             changes[name] = compare(*(outcomes[start : start + len(rows)] for outcomes in answers))
         start += len(rows)
-    held_out = [outcomes[: len(suites["held-out"])] for outcomes in answers]
-    return judge(changes, _by_kind(*held_out)), changes
+    kinds = _by_kind(*(outcomes[: len(suites["held-out"])] for outcomes in answers))
+    latency = {who: _latency(outcomes) for who, outcomes in zip(("serving", "candidate"), answers, strict=True)}
+    names = [name for name, rows in suites.items() for _ in rows]
+    return Examination(judge(changes, kinds), changes, kinds, latency, _changed(names, *answers))
+
+
+def _latency(outcomes: Sequence[Outcome]) -> dict[str, float]:
+    times = [outcome.seconds * 1000 for outcome in outcomes]
+    return {"p50": round(median(times), 1), "p95": round(p95(times), 1)}
+
+
+def _changed(suites: Sequence[str], serving: Sequence[Outcome], candidate: Sequence[Outcome]) -> dict[str, list[dict]]:
+    """Up to SHOWN answers that got better, of each kind in turn, and that got worse."""
+    found: dict[str, dict[str, list[dict]]] = {"better": defaultdict(list), "worse": defaultdict(list)}
+    for suite, a, b in zip(suites, serving, candidate, strict=True):
+        if a.correct != b.correct:
+            asked = {"suite": suite, **a.question.model_dump()}
+            row = {**asked, "before": a.response, "after": b.response}
+            found["better" if b.correct else "worse"][a.question.kind].append(row)
+    return {
+        end: [row for turn in zip_longest(*kinds.values()) for row in turn if row][:SHOWN]
+        for end, kinds in found.items()
+    }
 
 
 def _by_kind(serving: Sequence[Outcome], candidate: Sequence[Outcome]) -> dict[str, Change]:
@@ -135,16 +192,21 @@ def main() -> int:
     if candidate == serving:
         log.info("nothing to judge: %s serves already", candidate.name)
         return NOTHING_TO_DO
-    judged, changes = examine(client, serving, candidate)
-    ledger.append(
+    examined = examine(client, serving, candidate)
+    judged = replacement(examined.judged, serving, candidate)
+    event = ledger.append(
         "gate",
         release=candidate.name,
         serving=serving.name,
         end=judged.end,
         reason=judged.reason,
         improvement=judged.improvement,
-        suites={name: asdict(change) for name, change in changes.items()},
+        success=_kept_success(judged, examined.suites["held-out"]),
+        suites={name: asdict(change) for name, change in examined.suites.items()},
+        kinds={name: asdict(change) for name, change in examined.kinds.items()},
+        latency_ms=examined.latency_ms,
     )
+    write_json(candidate.path / SUMMARY, {**event, "changed": examined.changed})
     log.info("%s against %s: %s; %s", candidate.name, serving.name, judged.end, judged.reason)
     return DONE if judged.end == "promote" else REFUSED
 

@@ -1,5 +1,6 @@
 """Every Prometheus name once. Figures of the nights come from the ledger, so that they survive restarts."""
 
+import shutil
 from collections.abc import Iterator
 
 import prometheus_client
@@ -8,6 +9,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 
 from agent0 import ledger
 from agent0.command import CouncilError, log
+from agent0.settings import get_settings
 
 REQUESTS = "autogen_requests_total"
 REQUEST_SUCCESSES = "autogen_requests_success_total"
@@ -29,15 +31,24 @@ NIGHT_GAUGES = (
     ("autogen_agent0_rewrite_success_rate", "Share of rewrites accepted at the last harvest", "harvest",
      "rewrite_success_rate"),
 )  # fmt: skip
+# As the gauges, but absent where nothing has happened yet: an alert on their value must not see a made-up 0.
+NIGHT_STATE = (
+    ("autogen_night_finished_timestamp_seconds", "When the last night ended, unix time", "night", "timestamp"),
+    ("autogen_night_exit_code", "Exit code of the last night", "night", "exit_code"),
+    ("autogen_held_out_success_ratio", "Held-out success of what the last gate lets serve", "gate", "success"),
+)
+DISK_FREE = "autogen_disk_free_bytes"
 
 
 class NightCollector:
-    """The seven figures of the nights, read from the ledger at each scrape; 0 where nothing has happened yet.
+    """The figures of the nights, read from the ledger at each scrape; the seven are 0 where nothing has happened yet.
 
     A ledger that cannot be read yields none of them, which an alert on absence sees; a made-up 0 would not.
     """
 
     def collect(self) -> Iterator[Metric]:
+        free = shutil.disk_usage(get_settings().council_home).free
+        yield GaugeMetricFamily(DISK_FREE, "Free space where the releases are kept", value=free)
         try:
             events = ledger.read()
         except CouncilError as error:
@@ -49,6 +60,10 @@ class NightCollector:
         for name, text, event, key in NIGHT_GAUGES:
             values = [line.get(key) for line in events if line["event"] == event]
             yield GaugeMetricFamily(name, text, value=(values[-1] if values else None) or 0)
+        for name, text, event, key in NIGHT_STATE:
+            values = [line[key] for line in events if line["event"] == event and key in line]
+            if values:
+                yield GaugeMetricFamily(name, text, value=values[-1])
 
 
 class ServerMetrics:

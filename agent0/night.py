@@ -3,8 +3,9 @@
 import argparse
 import sys
 import time
+from dataclasses import replace
 
-from agent0 import adapters, ledger, notify, story
+from agent0 import adapters, ledger, notify, report, story
 from agent0.client import CouncilClient, ServerError
 from agent0.command import DONE, CouncilError, log, run_command
 from agent0.settings import get_settings
@@ -20,6 +21,7 @@ def preflight() -> int:
 
     Raises CouncilError that names what is missing.
     """
+    notify.ping("start")
     check_disk(get_settings())
     adapters.ensure_base()
     log.info("disk, adapters and server are ready; %s serves", _healthy(CouncilClient())["adapter"])
@@ -64,21 +66,37 @@ def cleanup() -> int:
 
 
 def tell(exit_code: int, stage: str, seconds: float, stages: dict[str, float]) -> int:
-    """Write the night's event to the ledger and send its one notification, even where the ledger cannot be used."""
-    words, _ = story.outcome(exit_code)
+    """Write the night's event to the ledger and its report, and send its one notification, whatever fails of these."""
+    words, severity = story.outcome(exit_code)
     spent = ", ".join(f"{name} {took:g} s" for name, took in stages.items())
     more = [f"Time: {seconds:g} s" + (f" ({spent})" if spent else "")]
-    events = []
+    events: list[dict] = []
     try:
         event = ledger.append("night", outcome=words, exit_code=exit_code, stage=stage, seconds=seconds, stages=stages)
         events = ledger.read(night=event["night"])
     except (CouncilError, OSError) as error:
         more.append(f"The ledger is not complete: {error}")
         log.warning(more[-1])
+    link = _report(more)
     message = story.compose("night", exit_code, events, stage, tuple(more))
+    message = replace(message, verdict=story.verdict(exit_code, stage, events), link=link)
     log.info("\n  ".join([message.title, *message.lines]))
     notify.send(message)
+    notify.ping("fail" if severity == "error" else "success")
     return DONE
+
+
+def _report(more: list[str]) -> str:
+    """Write the morning report and return its address; where that fails, say so in `more`: the night stands."""
+    try:
+        path = report.write()
+    except Exception as error:  # whatever is wrong with a page, the night is told
+        known = isinstance(error, CouncilError)
+        more.append(f"The morning report could not be written: {error if known else repr(error)}")
+        log.warning(more[-1], exc_info=not known)
+        return ""
+    more.append(f"Report: {path}")
+    return f"{get_settings().council_url}/reports/{path.stem.removeprefix('report_')}"
 
 
 def _stage(text: str) -> tuple[str, float]:

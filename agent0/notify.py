@@ -7,7 +7,9 @@ import argparse
 import logging
 import re
 import sys
+from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Literal
 
 import requests
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
@@ -35,19 +37,47 @@ def payload(host: str, message: Message) -> dict:
     """Return what to post to a webhook at `host`: Slack's form, Discord's, or plain JSON."""
     text = "\n".join(message.lines)
     if host in ("hooks.slack.com", "hooks.slack-gov.com"):
-        header = {"type": "header", "text": {"type": "plain_text", "text": _slack(message.title, 150)}}
-        section = {"type": "section", "text": {"type": "mrkdwn", "text": _slack(text, 3000)}}
-        return {"text": _slack(message.title, 3000), "blocks": [header, section] if text else [header]}
+        return _slack_card(message, text)
     if f".{host}".endswith((".discord.com", ".discordapp.com")):
-        embed = {"title": message.title[:256], "description": text[:4096], "color": _COLOURS[message.severity]}
-        return {"content": message.title[:2000], "embeds": [embed], "allowed_mentions": {"parse": []}}
+        return _discord_card(message, text)
+    said = {"verdict": message.verdict, "facts": message.facts, "report": message.link}
     return {
         **message.fields,
+        **{name: value for name, value in said.items() if value},
         "event": message.event,
         "title": message.title,
         "text": text,
         "severity": message.severity,
     }
+
+
+def _slack_card(message: Message, text: str) -> dict:
+    """The title, and a card with the severity's colour: verdict, figures side by side, link, the story in small."""
+
+    def section(**content) -> dict:
+        return {"type": "section", **content}
+
+    def mrkdwn(text: str, limit: int) -> dict:
+        return {"type": "mrkdwn", "text": _slack(text, limit)}
+
+    fields = [{"type": "mrkdwn", "text": f"*{_slack(n, 100)}*\n{_slack(v, 1000)}"} for n, v in message.facts.items()]
+    blocks = [section(text=mrkdwn(message.verdict, 3000))] if message.verdict else []
+    blocks += [section(fields=fields[:10])] if fields else []
+    link = f"<{_slack(message.link, 2000)}|The morning report>" if message.link else ""
+    blocks += [section(text={"type": "mrkdwn", "text": link})] if link else []
+    blocks += [{"type": "context", "elements": [mrkdwn(text, 2000)]}] if text else []
+    card = {"color": f"#{_COLOURS[message.severity]:06X}", "blocks": blocks}
+    return {"text": _slack(message.title, 3000), "attachments": [card] if blocks else []}
+
+
+def _discord_card(message: Message, text: str) -> dict:
+    embed = {"title": message.title[:256], "description": (message.verdict or text)[:4096]}
+    embed["color"] = _COLOURS[message.severity]
+    facts = {**message.facts, **({"Report": message.link} if message.link else {})}
+    fields = [{"name": n[:256], "value": v[:1024], "inline": n != "Report"} for n, v in facts.items()]
+    if message.verdict and text:
+        fields.append({"name": "What happened", "value": text[:1024], "inline": False})
+    return {"embeds": [{**embed, "fields": fields[:25]}], "allowed_mentions": {"parse": []}}
 
 
 def _slack(text: str, limit: int) -> str:
@@ -65,17 +95,34 @@ def send(message: Message) -> bool:
     if not url:
         log.info("NOTIFICATION_WEBHOOK is not set, so nobody is told: %s", message.title)
         return False
-    host = ""
+    return _told("NOTIFICATION_WEBHOOK", url, lambda host: payload(host, message), message.title)
+
+
+def ping(state: Literal["start", "success", "fail"]) -> bool:
+    """Tell the dead man's switch at HEALTHCHECK_URL how the night stands, and return whether it was told.
+
+    The addresses are healthchecks.io's: URL/start, URL, URL/fail. Without a switch nothing is sent; a failed ping is
+    a warning.
+    """
+    url = as_given("HEALTHCHECK_URL").rstrip("/")
+    if not url:
+        return False
+    return _told("HEALTHCHECK_URL", url if state == "success" else f"{url}/{state}", lambda _: {"state": state}, state)
+
+
+def _told(name: str, url: str, body: Callable[[str], dict], title: str) -> bool:
+    """Post body(host) to the URL of that setting; return whether it was taken."""
+    host, who = "", "webhook" if name == "NOTIFICATION_WEBHOOK" else "dead man's switch"
     try:
         host = outbound.checked_host(url)
-        _post(url, payload(host, message), local=outbound.is_loopback(host))
+        _post(url, body(host), local=outbound.is_loopback(host))
     except (NotTaken, outbound.Forbidden) as error:
-        log.warning("webhook at %s was not told: %s", host or "?", error)
+        log.warning("%s at %s was not told: %s", who, host or "?", error)
         return False
     except requests.RequestException as error:  # its text holds the URL
-        log.warning("webhook at %s was not told: %s", host, type(error).__name__)
+        log.warning("%s at %s was not told: %s", who, host, type(error).__name__)
         return False
-    log.info("webhook at %s was told: %s", host, message.title)
+    log.info("%s at %s was told: %s", who, host, title)
     return True
 
 

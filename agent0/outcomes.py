@@ -1,5 +1,6 @@
 """What became of the failures of one window: the table that is printed, and the line in the ledger."""
 
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -81,11 +82,17 @@ def record(harvest: Harvest, seconds: float) -> None:
         positives=totals["positive"],
         abstained=totals["abstained"],
         refused=totals["refused"],
-        reasons=dict(Counter(o.refusal for o in harvest.outcomes if o.refusal)),
+        reasons=dict(Counter(_without_text(o.refusal) for o in harvest.outcomes if o.refusal)),
+        abstentions=dict(Counter(o.decision.reason for o in harvest.outcomes if o.abstained)),
         rewrite_success_rate=accepted / failures if failures else None,  # no failure is no success
         seconds=seconds,
         file=harvest.file.name,
     )
+
+
+def _without_text(reason: str) -> str:
+    """A reason without what it quotes: the ledger keeps no text of users."""
+    return re.sub(r"""\s*(['"]).*\1""", "", reason)
 
 
 def report(harvest: Harvest) -> None:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from agent0 import veto
 from agent0.command import CouncilError, log
 from agent0.council.math import solve
 from agent0.quality import answers_agree, gist, held_out_questions
@@ -11,12 +12,14 @@ from agent0.records import TrainingExample, read_jsonl
 def load_pool(folder: Path) -> list[TrainingExample]:
     """Return every accepted example of training_data/harvest_*.jsonl, of near-duplicates the newest.
 
-    An example that an exact check contradicts today is left out. Raises CouncilError for a damaged line, and where a
-    held-out question would be trained on.
+    What people vetoed, and what an exact check contradicts today, is left out. Raises CouncilError for a damaged line,
+    and where a held-out question would be trained on.
     """
     pool: dict[str, TrainingExample] = {}
+    vetoes = veto.Vetoes()
     for path in sorted(folder.glob("harvest_*.jsonl")):
-        pool.update((gist(example.instruction), example) for example in read_jsonl(path, TrainingExample))
+        allowed = (example for example in read_jsonl(path, TrainingExample) if example not in vetoes)
+        pool.update((gist(example.instruction), example) for example in allowed)
     leaked = pool.keys() & held_out_questions()
     if leaked:
         question = pool[min(leaked)].instruction

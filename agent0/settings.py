@@ -83,6 +83,7 @@ class Settings(BaseSettings):
     question_cap: int = Field(3, ge=1, description="unproven examples a day that askings of one question may become")
 
     # Night.
+    healthcheck_url: SecretStr | None = Field(None, description="dead man's switch, told of start, success, failure")
     max_forgetting: float = Field(0.3, ge=0, le=1, description="share of general questions that a release may lose")
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
     memory_days: int = Field(0, ge=0, description="records older than this are forgotten at night; 0: never")

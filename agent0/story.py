@@ -24,13 +24,19 @@ _BOOKKEEPING = re.compile(r"\.sh: (started|stopped|exit \d|=====)")
 
 @dataclass(frozen=True)
 class Message:
-    """One notification: `title` is the verdict, `lines` the story; `fields` go to plain JSON receivers only."""
+    """One notification: `title` is the outcome, `lines` the story; `fields` go to plain JSON receivers only.
+
+    `verdict` says it in a sentence, `facts` are the figures to see at a glance, and `link` leads to the report.
+    """
 
     event: str
     title: str
     lines: list[str]
     severity: str = "info"
     fields: dict = field(default_factory=dict)
+    verdict: str = ""
+    facts: dict[str, str] = field(default_factory=dict)
+    link: str = ""
 
 
 def outcome(exit_code: int, kind: str = "night") -> tuple[str, str]:
@@ -53,7 +59,58 @@ def compose(kind: str, exit_code: int, events: list[dict], stage: str = "", more
         lines.append(f"Last line: {line}")
     if path := _log_path():
         lines.append(f"Log: {path}")
-    return Message(kind, title, lines, severity, {"exit_code": exit_code, "outcome": words})
+    return Message(kind, title, lines, severity, {"exit_code": exit_code, "outcome": words}, facts=facts(events))
+
+
+def facts(events: list[dict]) -> dict[str, str]:
+    """Return the figures of a run that are worth a glance, by name."""
+    newest = {event["event"]: event for event in events}
+    found = {}
+    if gate := newest.get("gate"):
+        found["Held-out"] = _before_after(gate)
+        if times := gate.get("latency_ms"):
+            found["p95"] = f"{times['serving']['p95']:.0f} → {times['candidate']['p95']:.0f} ms"
+    if (training := newest.get("training")) and "new_examples" in training:
+        found["New examples"] = f"{training['new_examples']} of {training['examples']}"
+    return found
+
+
+def verdict(exit_code: int | None, stage: str, events: list[dict]) -> str:
+    """Return in one sentence what a night came to, by its exit code, the stage it ended in and its ledger events."""
+    newest = {event["event"]: event for event in events}
+    gate, rollback, refusal = (newest.get(name) for name in ("gate", "rollback", "refusal"))
+    if exit_code is None:
+        return "The night has not ended yet."
+    if outcome(exit_code)[1] == "error":
+        why = f": {line}" if (line := last_line(stage)) else ""
+        return f"The night {_ENDED.get(exit_code, 'failed')} in {stage or 'its first stage'}{why}"
+    if exit_code == DONE and (deployed := newest.get("deployment")):
+        gain = f": {_before_after(gate)} of the held-out questions right" if gate else ""
+        return f"A new adapter, {deployed['release']}, serves in place of {deployed['previous']}{gain}."
+    if exit_code == ROLLED_BACK and rollback:
+        return f"{rollback['release']} was tried and taken back, {rollback['to']} serves: {rollback['reason']}."
+    if held := newest.get("hold"):
+        return f"{held['release']} was tried and is kept, {held['serving']} goes on serving: {held['reason']}."
+    if exit_code == REFUSED and refusal:
+        return f"{refusal['release']} was refused: {refusal['reason']}."
+    if gate:
+        return f"{gate['release']} was trained, but {gate['serving']} goes on serving: {gate['reason']}."
+    if exit_code == NOTHING_TO_DO:
+        harvests = [event for event in events if event["event"] == "harvest"]
+        failures, accepted = (sum(event[name] for event in harvests) for name in ("failures", "accepted"))
+        return f"Nothing was trained: {failures} failures gave {accepted} accepted rewrites, too few new examples."
+    return f"The night ended: {outcome(exit_code)[0]}."
+
+
+_ENDED = {USAGE: "was stopped by a bad setting", LOCKED: "met another run", STOPPED: "was stopped"}
+
+
+def _before_after(gate: dict) -> str:
+    change = gate["suites"].get("held-out", {})
+    if "right" not in change:
+        return f"{gate['improvement']:+.1%}"
+    after = change["right"] + change["gained"] - change["lost"]
+    return f"{change['right'] / change['asked']:.1%} → {after / change['asked']:.1%}"
 
 
 def describe(event: dict) -> str:

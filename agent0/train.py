@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from agent0 import adapters, ledger
+from agent0 import adapters, ledger, veto
 from agent0.adapters import Release
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
 from agent0.data_parallel import is_first
@@ -159,9 +159,12 @@ def main() -> int:
     signal.alarm(math.ceil(66 * settings.train_minutes))  # ends this process even where it is stuck outside Python
     pool = load_pool(settings.training_data)
     new = {example.id for example in pool} - trained_ids()
-    if len(new) < settings.min_failures_to_train:
+    removed = veto.removed(adapters.target("latest"))
+    if not pool or (len(new) < settings.min_failures_to_train and not removed):
         log.info("nothing to train: %d new examples, %d needed", len(new), settings.min_failures_to_train)
         return NOTHING_TO_DO
+    if removed:
+        log.info("%d examples of the last training were vetoed or forgotten: this one goes without them", removed)
     check_disk(settings)
     recipe, start = choose_recipe(len(pool), settings), starting_point()
     log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)

@@ -10,6 +10,7 @@ class Receiver:
 
     def __init__(self):
         self.received: list[dict] = []
+        self.paths: list[str] = []
         self.statuses: list[int] = []
         receiver = self
 
@@ -17,6 +18,7 @@ class Receiver:
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
                 receiver.received.append(json.loads(body))
+                receiver.paths.append(self.path)
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.send_header("Location", f"{receiver.url}/elsewhere")
                 self.send_header("Content-Length", "0")

@@ -45,6 +45,16 @@ class Jury:
                 self._record[juror][0] += choice == right
                 self._record[juror][1] += 1
 
+    def err(self, question: str, text: str, votes: dict[str, float]) -> None:
+        """Note that a person vetoed what these jurors had voted on: who chose it was wrong."""
+        with self._lock:
+            task = f"{normalise(question)}\n{text}"
+            self._truth[task] = False
+            for juror, worth in votes.items():
+                self._votes.append((task, juror, worth > 0))
+                self._record[juror][0] += worth == 0
+                self._record[juror][1] += 1
+
     def weight(self, juror: str) -> float:
         """How far a vote tells right from wrong: 1 for a faultless juror or a new one, 0 for one that guesses.
 

@@ -7,7 +7,7 @@ import sqlite3
 import threading
 import uuid
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -188,6 +188,14 @@ class Database:
             gone += len(rows)
         while (free := self.run("PRAGMA freelist_count")[0][0]) and self._gives_back():
             self.write(f"PRAGMA incremental_vacuum({min(free, _GIVE_BACK)})")
+        return gone
+
+    def erase(self, ids: Iterable[str]) -> int:
+        """Remove the records of those ids and overwrite their bytes, in the log of writes too; return how many went."""
+        self.run("PRAGMA secure_delete = ON")
+        gone = sum(len(self.write("DELETE FROM answers WHERE id = ? RETURNING id", id)) for id in set(ids))
+        with self._turn, self._in_line():
+            self.run("PRAGMA wal_checkpoint(TRUNCATE)")
         return gone
 
     def _gives_back(self) -> bool:

@@ -93,14 +93,14 @@ class Index:
                 self._begin()
             self._catch_up()
 
-    def compact(self) -> None:
-        """Write the files afresh, without what was removed from the database, where that is DEAD of them or more."""
+    def compact(self, dead: float = DEAD) -> None:
+        """Write the files afresh, without what was removed from the database, where that is over `dead` of them."""
         with self._lock, self._alone():
             if not self._stamp():
                 return
             held = self._follow()
             alive = self._database.run("SELECT count(*) FROM answers WHERE seq <= ?", held.stamp.last)[0][0]
-            if held.stamp.rows - alive > DEAD * held.stamp.rows:
+            if held.stamp.rows - alive > dead * held.stamp.rows:
                 self._copy(held)
 
     def rows(self) -> int:

@@ -83,6 +83,8 @@ def test_a_night_harvests_trains_judges_and_deploys_what_is_better(council, ques
     assert (gate["release"], gate["serving"], gate["suites"]["held-out"]["asked"]) == (latest.name, "base", 48)
     held = ledger.last("hold") is not None
     assert (gate["end"] == "promote") == (held or done.returncode != REFUSED)
+    (report,) = (council.home / "logs").glob("report_*.html")
+    assert latest.name in report.read_text() and "Before → after, by kind" in report.read_text()
     if gate["end"] == "promote":
         summary = "rollback_summary.json" if done.returncode == ROLLED_BACK else "deployment_summary.json"
         evidence = json.loads((latest.path / summary).read_text())["evidence"]

@@ -34,6 +34,7 @@ FLOORS = [
         "replay",
     },
     {"council", "adapters", "windows"},
+    {"veto", "why"},
     {
         "evaluate",
         "failures",
@@ -47,6 +48,10 @@ FLOORS = [
         "trial",
         "watch",
         "way_back",
+        "morning",
+        "plots",
+        "report",
+        "forget",
     },
     {"harvest_failures", "gate", "night"},
 ]

@@ -4,7 +4,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from agent0 import ledger
-from agent0.metrics import ServerMetrics
+from agent0.metrics import DISK_FREE, ServerMetrics
 
 SEVEN = {
     "autogen_training_completed_total": 2,
@@ -23,7 +23,7 @@ def samples(metrics: ServerMetrics) -> dict:
 
 
 def night_figures(metrics: ServerMetrics) -> dict:
-    return {key[0]: value for key, value in samples(metrics).items() if len(key) == 1}
+    return {key[0]: value for key, value in samples(metrics).items() if len(key) == 1 and key[0] != DISK_FREE}
 
 
 def test_before_the_first_night_all_seven_are_zero():
@@ -40,6 +40,15 @@ def test_the_nights_survive_a_restart():
         ledger.append("rollback", release="b", reason=reason)
     ledger.append("harvest", rewrite_success_rate=0.9)
     assert night_figures(metrics) == night_figures(ServerMetrics()) == SEVEN
+
+
+def test_what_a_night_left_is_absent_before_the_first_and_then_shown():
+    ledger.append("gate", release="b", end="promote", improvement=0.1, success=0.375)
+    night = ledger.append("night", exit_code=20)
+    found = night_figures(ServerMetrics())
+    assert found["autogen_night_finished_timestamp_seconds"] == pytest.approx(night["timestamp"])
+    assert (found["autogen_night_exit_code"], found["autogen_held_out_success_ratio"]) == (20, 0.375)
+    assert samples(ServerMetrics())[(DISK_FREE,)] > 0
 
 
 def test_a_figure_that_was_not_measured_is_zero():

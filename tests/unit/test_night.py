@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from agent0 import adapters, ledger, night, notify
+from agent0 import adapters, ledger, morning, night, notify, report
 from agent0.client import Reply, ServerError
 from agent0.command import CouncilError
 from agent0.settings import get_settings
@@ -127,7 +127,8 @@ def test_cleanup_keeps_what_serves_and_keep_releases_more(monkeypatch, home):
 
 
 def test_a_night_is_told_once_with_its_figures(told):
-    ledger.append("harvest", failures=15, accepted=12, abstained=3)
+    file = {"date": "2026-11-22", "file": "harvest_20261122.jsonl", "seconds": 12}
+    ledger.append("harvest", failures=15, accepted=12, abstained=3, **file)
     assert night.tell(10, "training", 14, {"harvest": 12.0, "training": 1.0}) == 0
     (event,) = ledger.read("night", night="20261123T020000Z")
     assert (event["outcome"], event["exit_code"], event["seconds"]) == ("nothing to do", 10, 14)
@@ -137,6 +138,7 @@ def test_a_night_is_told_once_with_its_figures(told):
     assert message.lines == [
         "Harvest: 15 failures, 12 accepted, 3 abstained",
         "Time: 14 s (harvest 12 s, training 1 s)",
+        f"Report: {report.report_path(morning.started('20261123T020000Z').date())}",
     ]
 
 

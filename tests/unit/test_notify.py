@@ -1,6 +1,7 @@
 """Notifications: the form each receiver takes, what people read, and that the webhook's URL stays a secret."""
 
 import socket
+from dataclasses import replace
 
 import pytest
 import requests
@@ -14,6 +15,12 @@ from tests.webhook import Receiver
 
 MESSAGE = Message(
     "night", "Night: failed <in> training & co (exit 1)", ["Refused: <!channel> a&b"], "error", {"exit_code": 1}
+)
+CARD = replace(
+    MESSAGE,
+    verdict="r1 was tried <and> taken back.",
+    facts={"Held-out": "15.6% → 37.5%", "p95": "2000 → 1900 ms"},
+    link="http://127.0.0.1:8000/reports/20261123",
 )
 
 
@@ -40,23 +47,43 @@ def webhook(monkeypatch, home):
 
 def test_slack_takes_text_and_blocks_with_user_text_escaped():
     body = notify.payload("hooks.slack.com", MESSAGE)
-    header, section = body["blocks"]
-    assert body["text"] == header["text"]["text"] == "Night: failed &lt;in&gt; training &amp; co (exit 1)"
-    assert section["text"] == {"type": "mrkdwn", "text": "Refused: &lt;!channel&gt; a&amp;b"}
+    ((block,),) = [card["blocks"] for card in body["attachments"]]
+    assert body["text"] == "Night: failed &lt;in&gt; training &amp; co (exit 1)"
+    assert block["elements"] == [{"type": "mrkdwn", "text": "Refused: &lt;!channel&gt; a&amp;b"}]
+
+
+def test_a_slack_card_has_the_verdict_the_figures_the_report_and_one_colour():
+    (card,) = notify.payload("hooks.slack.com", CARD)["attachments"]
+    verdict, figures, report, story = card["blocks"]
+    assert verdict["text"]["text"] == "r1 was tried &lt;and&gt; taken back."
+    assert [field["text"] for field in figures["fields"]] == ["*Held-out*\n15.6% → 37.5%", "*p95*\n2000 → 1900 ms"]
+    assert report["text"]["text"] == "<http://127.0.0.1:8000/reports/20261123|The morning report>"
+    assert story["type"] == "context"
+    colours = {notify.payload("hooks.slack.com", replace(CARD, severity=name))["attachments"][0]["color"]
+               for name in ("info", "warning", "error")}  # fmt: skip
+    assert len(colours) == 3 and card["color"] in colours
+
+
+def test_a_discord_card_has_them_too():
+    (embed,) = notify.payload("discord.com", CARD)["embeds"]
+    assert embed["description"] == CARD.verdict
+    fields = {field["name"]: field["value"] for field in embed["fields"]}
+    assert fields == {**CARD.facts, "Report": CARD.link, "What happened": "Refused: <!channel> a&b"}
 
 
 def test_slack_text_is_cut_to_what_slack_takes_without_half_an_entity():
-    header, section = notify.payload("hooks.slack.com", Message("night", "<" * 200, ["&" * 5000]))["blocks"]
-    assert len(header["text"]["text"]) <= 150 and len(section["text"]["text"]) <= 3000
-    assert header["text"]["text"].replace("&lt;", "") == "…"
-    assert section["text"]["text"].replace("&amp;", "") == "…"
+    body = notify.payload("hooks.slack.com", Message("night", "<" * 2000, ["&" * 5000], verdict="&" * 5000))
+    verdict, story = body["attachments"][0]["blocks"]
+    assert len(body["text"]) <= 3000 and body["text"].replace("&lt;", "") == "…"
+    for text, limit in ((verdict["text"]["text"], 3000), (story["elements"][0]["text"], 2000)):
+        assert len(text) <= limit and text.replace("&amp;", "") == "…"
 
 
 @pytest.mark.parametrize("host", ["discord.com", "discordapp.com", "ptb.discord.com"])
 def test_discord_takes_an_embed_that_mentions_nobody(host):
     body = notify.payload(host, MESSAGE)
     (embed,) = body["embeds"]
-    assert body["content"] == embed["title"] == MESSAGE.title
+    assert embed["title"] == MESSAGE.title
     assert embed["description"] == "Refused: <!channel> a&b"
     assert body["allowed_mentions"] == {"parse": []}
     assert embed["color"] != notify.payload(host, Message("night", "fine", []))["embeds"][0]["color"]
@@ -77,6 +104,27 @@ def test_a_message_is_posted_once(receiver, webhook):
     webhook(receiver.url)
     assert notify.send(MESSAGE) is True
     assert [body["title"] for body in receiver.received] == [MESSAGE.title]
+
+
+@pytest.mark.parametrize(("state", "path"), [("start", "/hook/s3cret/start"), ("success", "/hook/s3cret"),
+                                              ("fail", "/hook/s3cret/fail")])  # fmt: skip
+def test_the_dead_mans_switch_is_told(receiver, webhook, monkeypatch, state, path, capsys):
+    webhook("")
+    monkeypatch.setenv("HEALTHCHECK_URL", receiver.url)
+    get_settings.cache_clear()
+    assert notify.ping(state) is True
+    assert receiver.paths == [path]
+    assert "s3cret" not in capsys.readouterr().out
+
+
+def test_a_switch_that_is_not_there_is_a_warning_and_without_one_nothing_is_sent(webhook, monkeypatch, capsys):
+    webhook("")
+    assert notify.ping("start") is False
+    monkeypatch.setenv("HEALTHCHECK_URL", f"http://127.0.0.1:{closed_port()}/s3cret")
+    get_settings.cache_clear()
+    assert notify.ping("fail") is False
+    said = capsys.readouterr().out
+    assert "dead man's switch at 127.0.0.1 was not told" in said and "s3cret" not in said
 
 
 def test_without_a_webhook_one_line_says_so(capsys, webhook):

@@ -1,0 +1,211 @@
+"""The pages for people: the morning reports, why an answer came out as it did, and the forms that overrule.
+
+A report is a file that anybody on this machine may read. Whoever wants to change something, or reads from elsewhere,
+signs in once with COUNCIL_API_KEY, or with the token that the server logs at its start; a cookie then stands for it
+until the server restarts. A form is taken only from a page of this very server (its Origin).
+"""
+
+import hmac
+import secrets
+import subprocess
+from collections.abc import Callable
+from hashlib import sha256
+from pathlib import Path
+from urllib.parse import parse_qs, urlsplit
+
+from fastapi import FastAPI, Request
+from fastapi.concurrency import run_in_threadpool
+from fastapi.responses import HTMLResponse, RedirectResponse, Response
+
+from agent0 import report, veto
+from agent0.command import DONE, CouncilError, log
+from agent0.settings import ROOT, get_settings
+from agent0.why import explain
+
+COOKIE = "council"
+MAX_FORM = 4096  # bytes
+_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; style-src 'unsafe-inline'; img-src data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'",
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "same-origin",
+}
+
+
+class Visitors:
+    """Who may read and who may act."""
+
+    def __init__(self, is_loopback: Callable[[str], bool]):
+        self.is_loopback = is_loopback
+        key = get_settings().council_api_key
+        self._token = key.get_secret_value() if key else secrets.token_urlsafe(16)
+        self.cookie = hmac.new(secrets.token_bytes(32), self._token.encode(), sha256).hexdigest()
+        which = "COUNCIL_API_KEY" if key else f"the token {self._token}"
+        log.info("the morning report: %s/ (to overrule, sign in with %s)", get_settings().council_url, which)
+
+    def knows(self, token: str) -> bool:
+        return hmac.compare_digest(token.encode(), self._token.encode())
+
+    def signed(self, request: Request) -> bool:
+        return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self.cookie.encode())
+
+    def may_read(self, request: Request) -> bool:
+        """Signed in, or here: a browser on this machine that was sent to this machine by its own name.
+
+        The name is checked since a page from elsewhere can make its own domain point to 127.0.0.1.
+        """
+        client = request.client.host if request.client else ""
+        here = self.is_loopback(client) and self.is_loopback(_host(f"//{request.headers.get('host', '')}"))
+        return here or self.signed(request)
+
+    def same_origin(self, request: Request) -> bool:
+        """Whether a form was sent from a page of this server."""
+        origin = urlsplit(request.headers.get("origin", ""))
+        return bool(origin.netloc) and origin.netloc == request.headers.get("host")
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return ""
+
+
+def install(app: FastAPI, memory, visitors: Visitors) -> None:
+    """Add the pages to the app."""
+    _add_reading(app, memory, visitors)
+    _add_signing_in(app, visitors)
+    _add_overruling(app, memory, visitors)
+
+
+def page(name: str, visitors: Visitors, request: Request, status: int = 200, **values) -> Response:
+    """One of agent0/pages as the visitor may see it."""
+    seen = "signed" if visitors.signed(request) else "reader"
+    html = report.template(name).render(seen=seen, **values)
+    return HTMLResponse(html, status, headers=_HEADERS)
+
+
+def _message(visitors: Visitors, request: Request, title: str, text: str, status: int = 200) -> Response:
+    return page("message.html", visitors, request, status, title=title, text=text)
+
+
+def _add_reading(app: FastAPI, memory, visitors: Visitors) -> None:
+    def shown(request: Request, day: str | None) -> Response:
+        if not visitors.may_read(request):
+            return page("sign_in.html", visitors, request, 401, wrong=False)
+        path = report.report_path(day) if day else None
+        if path is None or not path.is_file():
+            return _message(visitors, request, "No such report", "There is none of that day.", 404)
+        seen = "signed" if visitors.signed(request) else "reader"
+        door = "" if seen == "signed" else '<a href="/sign-in">sign in to overrule</a> · '
+        html = path.read_text(encoding="utf-8").replace('<body class="file">', f'<body class="{seen}">', 1)
+        return HTMLResponse(html.replace("<!--overrule-->", door, 1), headers=_HEADERS)
+
+    @app.get("/")
+    def latest(request: Request) -> Response:
+        days = report.reported_days()
+        if days or not visitors.may_read(request):
+            return shown(request, days[0] if days else None)
+        text = (
+            "No night has been reported yet: `make night` runs one, `make cron-line` prints the line for every night."
+        )
+        return _message(visitors, request, "Good morning", text)
+
+    @app.get("/reports")
+    def reports(request: Request) -> Response:
+        if not visitors.may_read(request):
+            return page("sign_in.html", visitors, request, 401, wrong=False)
+        return page("reports.html", visitors, request, days=report.reported_days())
+
+    @app.get("/reports/{day}")
+    def of_day(request: Request, day: str) -> Response:
+        return shown(request, day if day in report.reported_days() else None)
+
+    @app.get("/why/{answer}")
+    def why(request: Request, answer: str) -> Response:
+        if not visitors.may_read(request):
+            return page("sign_in.html", visitors, request, 401, wrong=False)
+        try:
+            return page("why.html", visitors, request, why=explain(answer, memory))
+        except CouncilError as error:
+            return _message(visitors, request, "Why?", str(error), 404)
+
+
+def _add_signing_in(app: FastAPI, visitors: Visitors) -> None:
+    @app.get("/sign-in")
+    def ask(request: Request) -> Response:
+        return page("sign_in.html", visitors, request, wrong=False)
+
+    @app.post("/sign-in")
+    async def sign_in(request: Request) -> Response:
+        form = await _form(request)
+        if not visitors.same_origin(request) or not visitors.knows(form.get("token", "")):
+            log.warning("somebody at %s failed to sign in", request.client.host if request.client else "?")
+            return page("sign_in.html", visitors, request, 403, wrong=True)
+        answer = RedirectResponse("/", 303)
+        secure = request.url.scheme == "https"
+        answer.set_cookie(COOKIE, visitors.cookie, httponly=True, samesite="strict", secure=secure)
+        return answer
+
+
+def _add_overruling(app: FastAPI, memory, visitors: Visitors) -> None:
+    async def overrule(request: Request, act: Callable[[dict[str, str]], tuple[str, str]]) -> Response:
+        """Let a signed-in person, on a page of this server, do something; show what came of it."""
+        if not (visitors.signed(request) and visitors.same_origin(request)):
+            return page("sign_in.html", visitors, request, 403, wrong=False)
+        try:
+            title, text = await run_in_threadpool(act, await _form(request))
+        except CouncilError as error:
+            return _message(visitors, request, "That did not work", str(error), 400)
+        except KeyError as error:
+            return _message(visitors, request, "That did not work", f"memory holds no answer {error}", 404)
+        return _message(visitors, request, title, text)
+
+    @app.post("/veto")
+    async def vetoed(request: Request) -> Response:
+        return await overrule(request, _veto)
+
+    @app.post("/thumb")
+    async def thumb(request: Request) -> Response:
+        def judge(form: dict[str, str]) -> tuple[str, str]:
+            answer, success = form.get("answer", ""), form.get("success") == "true"
+            memory.feedback(answer, success=success)
+            return "Noted", f"Answer {answer} is marked {'right' if success else 'wrong'}."
+
+        return await overrule(request, judge)
+
+    @app.post("/rollback")
+    async def rollback(request: Request) -> Response:
+        return await overrule(request, _roll_back)
+
+
+def _veto(form: dict[str, str]) -> tuple[str, str]:
+    example, undo = form.get("example", ""), form.get("undo") == "true"
+    changed = veto.veto(example, "from the page", undo)
+    state = "is allowed again" if undo else "is vetoed: the next training goes without it"
+    return ("Done" if changed else "Nothing to do"), f"Example {example} {state}."
+
+
+def _roll_back(form: dict[str, str]) -> tuple[str, str]:
+    """Run rollback_lora.sh, which locks, logs and tells. Raises CouncilError with its last line where it fails."""
+    release = form.get("release", "")
+    if not release or release.startswith("-"):
+        raise CouncilError("name the release to go back to")
+    script = Path(ROOT / "rollback_lora.sh")
+    done = subprocess.run(["bash", str(script), "--to", release], capture_output=True, text=True, timeout=300)
+    said = (done.stderr or done.stdout).strip().splitlines()
+    if done.returncode != DONE:
+        raise CouncilError(said[-1] if said else f"rollback_lora.sh ended with exit code {done.returncode}")
+    return "Rolled back", f"{release} serves now."
+
+
+async def _form(request: Request) -> dict[str, str]:
+    """The fields of a small urlencoded form; the first where one comes twice, none where it is too big."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > MAX_FORM:
+            return {}
+    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    return {name: values[0] for name, values in fields.items()}
