@@ -18,7 +18,7 @@ from agent0.records import TrainingExample
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
 OPERATION = re.compile(r"(?<![\d.*/+-] )\b(\d+) ([+*/-]) (\d+)(?= = \d)")
-DRILLS = 4  # single operations for each variation of a question
+DRILLS = 1  # single operations for each variation of a question
 TRIES = 20  # draws after which a question is left alone: its numbers depend on each other
 
 

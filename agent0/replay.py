@@ -4,6 +4,7 @@ Self-distillation: the model's own words are the targets that change it least (a
 the server once for each base model, and kept in training_data/.
 """
 
+import re
 import time
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +16,8 @@ from agent0.quality import REPLAY, questions_file
 from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
 
-SENTENCES_TOKENS = 48  # enough for a sentence or two, which is what is kept
-SENTENCE_ENDS = (". ", "! ", "? ", "\n")
+SENTENCE_TOKENS = 40  # enough for the sentence that is kept: many short answers hold more than a few long ones
+_SENTENCE = re.compile(r".*?(?:[.!?](?=\s|$)|\n|$)", re.DOTALL)
 
 
 def replay_examples() -> list[TrainingExample]:
@@ -34,25 +35,22 @@ def replay_examples() -> list[TrainingExample]:
 
 
 def _ask(path: Path) -> None:
-    """Ask the base model every question of the replay set, and keep its whole sentences."""
+    """Ask the base model every question of the replay set, and keep its first sentences."""
     questions = list(read_jsonl(questions_file(REPLAY), Question))
     log.info("asking the base model %d general questions, once", len(questions))
-    options = {"model": "base", "store": False, "temperature": 0, "max_tokens": SENTENCES_TOKENS}
+    options = {"model": "base", "store": False, "temperature": 0, "max_tokens": SENTENCE_TOKENS}
     try:
         replies = CouncilClient().ask_many([q.question for q in questions], title="replay", **options)
     except CouncilError as error:
         raise CouncilError(f"replay of general answers: {error}; or set REPLAY_EXAMPLES=0") from error
-    said = [(question, whole_sentences(reply.text)) for question, reply in zip(questions, replies, strict=True)]
+    said = [(question, first_sentence(reply.text)) for question, reply in zip(questions, replies, strict=True)]
     write_jsonl(path, [_example(question, text) for question, text in said if text])
 
 
-def whole_sentences(text: str) -> str:
-    """Cut a text after its last whole sentence; empty where there is none."""
-    text = text.strip()
-    if text.endswith((".", "!", "?")):
-        return text
-    end = max(text.rfind(mark) for mark in SENTENCE_ENDS)
-    return text[: end + 1].strip()
+def first_sentence(text: str) -> str:
+    """Return a text's first sentence or line; empty where it is cut off."""
+    first = _SENTENCE.match(text.strip())[0]
+    return first.strip() if first.endswith((".", "!", "?", "\n")) else ""
 
 
 def _example(question: Question, text: str) -> TrainingExample:

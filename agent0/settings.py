@@ -37,7 +37,7 @@ class Settings(BaseSettings):
     gradient_accumulation: int = Field(8, ge=1, le=1024, description="forward passes an optimiser step")
     learning_rate: float = Field(5e-5, gt=0, lt=1, description="peak learning rate")
     num_epochs: int = Field(3, ge=1, le=100, description="passes over the training data")
-    replay_examples: int = Field(64, ge=0, description="general answers of the base model trained on beside the pool")
+    replay_examples: int = Field(192, ge=0, description="general answers of the base model trained on beside the pool")
     train_recipe: Literal["adaptive", "seed"] = Field("adaptive", description="seed: the values above, literally")
     train_from: Literal["base", "current"] = Field("base", description="what a training starts from: base or current")
     train_minutes: float = Field(240, gt=0, description="longest training, minutes; a tenth later it is killed")

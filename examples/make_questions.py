@@ -358,25 +358,53 @@ GENERAL = [  # what the base model answers right, so that forgetting is seen
 
 REPLAY = [  # asked of the base model, which is trained on its own answers to them
     *(f"What is the capital of {place}?" for place in (
-        "Portugal", "Denmark", "Finland", "Belgium", "Cuba", "Peru", "Kenya", "Thailand", "Iran", "Ukraine"
+        "Denmark", "Finland", "Belgium", "Cuba", "Peru", "Kenya", "Thailand", "Iran", "Ukraine", "Spain",
+        "Turkey", "Argentina", "Mexico", "Australia", "Brazil", "Switzerland", "Romania", "Colombia", "Chile",
+        "Morocco", "Indonesia", "Pakistan", "Iraq", "Vietnam", "Scotland", "Bulgaria", "Serbia",
     )),
     *(f"In which country is {place}?" for place in (
-        "Berlin", "the city of Milan", "Mount Fuji", "the Grand Canyon", "Machu Picchu", "the city of Mumbai"
+        "Berlin", "the city of Milan", "Mount Fuji", "the Grand Canyon", "Machu Picchu", "the city of Mumbai",
+        "the Acropolis", "Stonehenge", "the Statue of Liberty", "the city of Sydney", "the Kremlin", "Niagara Falls",
     )),
-    *(f"On which continent is {place}?" for place in ("Nigeria", "Chile", "Vietnam", "Morocco", "Australia", "Norway")),
-    *(f"What language is spoken in {place}?" for place in ("Russia", "China", "Sweden", "Argentina", "Greece")),
-    *(f"What is the currency of {place}?" for place in ("China", "India", "Russia", "Mexico")),
-    *(f"What is the opposite of {word}?" for word in ("fast", "light", "happy", "rich", "early", "open")),
-    *(f"What is the plural of {word}?" for word in ("foot", "tooth", "man", "book")),
-    *(f"Translate the word {word}." for word in ("house into Spanish", "water into French", "book into German")),
+    *(f"On which continent is {place}?" for place in (
+        "Nigeria", "Chile", "Vietnam", "Morocco", "Australia", "Norway", "China", "France", "Egypt", "Canada", "Peru",
+        "Japan",
+    )),
+    *(f"What language is spoken in {place}?" for place in (
+        "Russia", "China", "Sweden", "Argentina", "Greece", "England", "Portugal", "Poland", "Egypt", "Austria",
+    )),
+    *(f"What is the currency of {place}?" for place in (
+        "China", "India", "Russia", "Mexico", "Germany", "Canada", "Switzerland", "Australia",
+    )),
+    *(f"What is the opposite of {word}?" for word in (
+        "fast", "light", "happy", "rich", "early", "open", "old", "wet", "full", "left", "day", "strong",
+    )),
+    *(f"What is the plural of {word}?" for word in ("foot", "tooth", "man", "book", "woman", "leaf", "city", "box")),
+    *(f"Translate the word {word}." for word in (
+        "house into Spanish", "water into French", "book into German", "friend into Spanish", "thanks into French",
+    )),
     *(f"Who {did}?" for did in (
         "wrote The Odyssey", "wrote Pride and Prejudice", "discovered penicillin", "invented the light bulb",
-        "painted Guernica", "composed the Fifth Symphony", "was Cleopatra", "was Isaac Newton",
+        "painted Guernica", "composed the Fifth Symphony", "was Cleopatra", "was Isaac Newton", "wrote Hamlet",
+        "invented the telephone", "discovered radium", "was the first president of the United States",
+        "painted the Sistine Chapel", "wrote War and Peace", "was Albert Einstein", "discovered America",
     )),
     *(f"What is {thing}?" for thing in (
         "a volcano", "a democracy", "a computer", "the moon", "an atom", "a poem", "electricity", "a river",
         "the chemical symbol for iron", "the largest country in the world", "the freezing point of water",
-        "a good breakfast", "the internet", "a library",
+        "a good breakfast", "the internet", "a library", "the chemical symbol for oxygen", "the largest planet",
+        "the nearest star", "the tallest animal", "a desert", "evaporation", "a vegetable", "the Milky Way",
+    )),
+    *(f"What {question}?" for question in (
+        "do you call a young dog", "do you call a young cat", "do you call a young sheep", "is butter made from",
+        "is cheese made from", "is paper made from", "is wine made from", "color is snow", "color is blood",
+        "color is grass", "color is a banana", "do cows eat", "do fish breathe with", "pumps water through a plant",
+    )),
+    *(f"Which {question}?" for question in (
+        "season comes after autumn", "month comes after June", "month comes after March", "day comes after Monday",
+        "organ do we hear with", "organ do we see with", "gas do plants take in", "gas do we breathe in",
+        "force keeps planets in their orbits", "ocean lies between America and Asia", "planet is known as the red one",
+        "metal is used for wires", "animal is the king of the jungle",
     )),
     *(f"Why {matter}?" for matter in (
         "do we eat", "is exercise healthy", "does it rain", "do birds fly south", "is the sea salty", "do cats purr"
@@ -384,21 +412,14 @@ REPLAY = [  # asked of the base model, which is trained on its own answers to th
     *(f"How {matter}?" for matter in (
         "do I make tea", "do plants grow", "does a bicycle work", "can I sleep better", "do I write a letter",
         "many days are in a leap year", "many minutes are in an hour", "many sides does a triangle have",
+        "many legs does a spider have", "many months are in a year", "many planets are there",
+        "many letters are in the alphabet",
     )),
     "Write a sentence about a dog.",
     "Write a short greeting for a friend.",
     "Name three fruits.",
     "Name three colors.",
     "Give me a tip for learning a language.",
-    "Which season comes after autumn?",
-    "Which month comes after June?",
-    "What color is snow?",
-    "What color is blood?",
-    "Which organ do we hear with?",
-    "Which gas do plants take in?",
-    "What do you call a young sheep?",
-    "What is butter made from?",
-    "Which force keeps planets in their orbits?",
 ]  # fmt: skip
 
 

@@ -162,4 +162,4 @@ def test_memory_forgets_bytes_and_vectors(home):
     memory.close()
     with closing(sqlite3.connect(home / "memory" / "memory.db")) as database:
         assert database.execute("PRAGMA integrity_check").fetchone() == ("ok",)
-    assert b"secretword" not in b"".join(path.read_bytes() for path in (home / "memory").iterdir())
+    assert b"secretword" not in b"".join(path.read_bytes() for path in (home / "memory").rglob("*") if path.is_file())

@@ -8,7 +8,7 @@ from agent0.command import CouncilError
 from agent0.pool import load_pool
 from agent0.quality import GENERAL, HELD_OUT, PROBES, REPLAY, normalise, questions_file
 from agent0.records import Question, read_jsonl
-from agent0.replay import replay_examples, whole_sentences
+from agent0.replay import first_sentence, replay_examples
 from agent0.settings import get_settings
 
 
@@ -32,15 +32,16 @@ def server(monkeypatch):
     [
         ("Paris is the capital.", "Paris is the capital."),
         (" It is 3. A triangle has", "It is 3."),
-        ("Tea! Boil water. Then you", "Tea! Boil water."),
-        ("- one\n- two\n- thr", "- one\n- two"),
+        ("Tea! Boil water. Then you", "Tea!"),
+        ("- one\n- two\n- thr", "- one"),
         ("Pi is 3.14 and", ""),
+        ("Pi is 3.14. So", "Pi is 3.14."),
         ("no end", ""),
         ("", ""),
     ],
 )
-def test_only_whole_sentences_are_kept(text, kept):
-    assert whole_sentences(text) == kept
+def test_only_first_sentence_are_kept(text, kept):
+    assert first_sentence(text) == kept
 
 
 def test_the_base_model_is_asked_once_and_its_answers_never_enter_the_pool(home, server):
