@@ -57,7 +57,7 @@ def drift(engine, name, after):
 BROKEN = {
     "nonsense": Behaviour(mode="garbage"),
     "half wrong": Behaviour(right=0.5),
-    "slow": Behaviour(delay=0.05),
+    "slow": Behaviour(delay=0.3),
     "empty": Behaviour(mode="empty"),
     "breaks the engine": Behaviour(mode="error"),
     "drifts": None,
@@ -71,7 +71,7 @@ def test_a_broken_candidate_is_withdrawn_and_no_request_fails(server, monkeypatc
         monkeypatch.setenv("MONITOR_DURATION", "30")
         drift(server.engine, candidate.name, after=40)
     if kind == "slow":
-        monkeypatch.setenv("ROLLBACK_THRESHOLD_LATENCY", "40")
+        monkeypatch.setenv("ROLLBACK_THRESHOLD_LATENCY", "150")
     get_settings.cache_clear()
     server.engine.behaviours[candidate.name] = BROKEN[kind]
     with asking(server.url) as (seen, failed):
