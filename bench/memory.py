@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy
 
 from agent0.settings import get_settings
-from agent0.store.index import Held, Stamp
+from agent0.store.files import Held, Stamp
 from faiss_memory import FaissMemory
 
 WIDTH, ADDS, WRITERS = 384, 1000, 8

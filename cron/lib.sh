@@ -28,8 +28,7 @@ no_more() { # the header where an argument asks for help, exit 2 on anything els
 
 enter() { # find Python and the home, where relative paths start
   [[ -x $PYTHON ]] || die 1 "$ROOT/.venv is missing; run \`make setup\` in $ROOT"
-  umask 077
-  mkdir -p "${COUNCIL_HOME:=$ROOT}"/{logs,loras}
+  umask 077 && mkdir -p "${COUNCIL_HOME:=$ROOT}"/{logs,loras}
   cd "$COUNCIL_HOME" || exit 1
   [[ $ROOT$PWD != *:* ]] || die 1 "$PWD, or $ROOT: a path with a colon cannot be logged to; move it"
   export COUNCIL_HOME=$PWD PYTHONPATH=$ROOT PYTHONSAFEPATH=1

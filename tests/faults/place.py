@@ -145,7 +145,7 @@ class Place:
         shutil.rmtree(self.faults)
         self.faults.mkdir()
 
-    def night(self, timeout: float = 120, **more: str) -> Night:
+    def night(self, timeout: float = 280, **more: str) -> Night:
         """Run the whole night as cron does, and return what it left."""
         heard, logs = len(self.receiver.received), set(self.path.glob("logs/nightly_*.log"))
         if logs:

@@ -69,7 +69,7 @@ def test_no_secret_is_written_told_or_shown_to_others(scratch):
         memory, at = FaissMemory(), day_window(place.days[0]).since
         memory.add("Which soup goes with rye bread?", {"response": "No.", "confidence": 0.1, "timestamp": at})
         memory.close()
-        watcher = threading.Thread(target=watch_processes, args=(stop, commands))
+        watcher = threading.Thread(target=watch_processes, args=(stop, commands), daemon=True)
         watcher.start()
         night = place.night(
             NOTIFICATION_WEBHOOK=f"{place.receiver.url}-{CANARIES[0]}",

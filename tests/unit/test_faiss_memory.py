@@ -21,7 +21,7 @@ import faiss_memory
 from agent0.command import CouncilError
 from agent0.records import Answer
 from agent0.settings import ROOT, get_settings
-from agent0.store import database, index
+from agent0.store import database, files
 from faiss_memory import FaissMemory
 
 GOOD = {"response": "4", "success": True}
@@ -529,13 +529,13 @@ def test_questions_are_embedded_in_the_background(memory, embed):
 
 @pytest.mark.parametrize(("width", "rows"), [(8, 6000), (64, 6000), (64, 300)])
 def test_the_search_is_exact(memory, monkeypatch, width, rows):
-    monkeypatch.setattr(index, "FEW", 16)
+    monkeypatch.setattr(files, "FEW", 16)
     random = numpy.random.default_rng(width)
     vectors = random.normal(size=(rows, width)).astype("float32")
     vectors[::7] = vectors[0]  # many alike
     vectors[5, 0] = 99  # one far out of what the codes cover
     vectors /= numpy.linalg.norm(vectors, axis=1, keepdims=True)
-    held = index.Held(Path(memory._database.file.parent), index.Stamp("e", ".", width))
+    held = files.Held(Path(memory._database.file.parent), files.Stamp("e", ".", width))
     for start in range(0, rows, 256):
         held.append(numpy.arange(start, min(start + 256, rows)) + 1, vectors[start : start + 256])
     for query in [*vectors[:12], *random.normal(size=(12, width)).astype("float32")]:
