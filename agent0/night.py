@@ -5,7 +5,7 @@ import sys
 import time
 from dataclasses import replace
 
-from agent0 import adapters, ledger, notify, report, story
+from agent0 import adapters, ledger, notify, story
 from agent0.client import CouncilClient, ServerError
 from agent0.command import DONE, CouncilError, log, run_command
 from agent0.settings import get_settings
@@ -89,6 +89,8 @@ def tell(exit_code: int, stage: str, seconds: float, stages: dict[str, float]) -
 def _report(more: list[str]) -> str:
     """Write the morning report and return its address; where that fails, say so in `more`: the night stands."""
     try:
+        from agent0 import report  # here, so that what it needs cannot keep the night from being told
+
         path = report.write()
     except Exception as error:  # whatever is wrong with a page, the night is told
         known = isinstance(error, CouncilError)

@@ -45,7 +45,8 @@ class Place:
         for name in (TRAIN, DEPLOY, ROLLBACK):
             shutil.copy(ROOT / name, path / name)
         shutil.copytree(ROOT / "cron", path / "cron")
-        (path / "agent0").symlink_to(ROOT / "agent0")
+        for name in ("agent0", "faiss_memory.py", "examples"):
+            (path / name).symlink_to(ROOT / name)
         python = path / ".venv/bin/python"
         python.parent.mkdir(parents=True)
         python.write_text(STAND_IN)

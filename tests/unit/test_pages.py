@@ -20,6 +20,7 @@ KEY = "a key that is long enough"
 @pytest.fixture
 def app(monkeypatch, home):
     whole_night(monkeypatch, home)
+    monkeypatch.setattr(report.plots, "_figure", lambda *_: "<svg></svg>")  # drawn and looked at in test_report.py
     report.write()
     monkeypatch.delenv("COUNCIL_NIGHT")
     monkeypatch.setenv("COUNCIL_API_KEY", KEY)
@@ -146,8 +147,8 @@ def test_why_is_escaped_and_says_what_it_does_not_know(app):
     visitor = browser(app)
     answer = visitor.get(f"/why/{app.state.memory.meta[0]['id']}")
     assert answer.status_code == 200 and NASTY not in answer.text and "the model itself answered" in answer.text
-    missing = visitor.get(f"/why/{NASTY.replace('/', '%2f')}")
-    assert missing.status_code == 404 and "<script>" not in missing.text
+    missing = visitor.get("/why/<script>")
+    assert missing.status_code == 404 and "&lt;script&gt;" in missing.text and "<script>" not in missing.text
 
 
 def test_without_a_key_the_log_shows_a_token_of_this_start(home, caplog, monkeypatch):
