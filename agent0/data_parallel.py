@@ -58,8 +58,19 @@ def together(count: int, command: Sequence[str]) -> Iterator[None]:
         for other in others:
             other.send_signal(signal.SIGKILL)
             other.wait()
+        _disband()
         os.environ.clear()
         os.environ.update(before)
+
+
+def _disband() -> None:
+    """Be alone again: what is left of the group would wait for the others."""
+    from accelerate.state import AcceleratorState
+    from torch import distributed
+
+    if distributed.is_initialized():
+        distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def _free_port() -> int:

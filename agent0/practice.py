@@ -80,15 +80,16 @@ def _operation(found: tuple[str, str, str], r: random.Random) -> str:
 
 
 def _worked_out(example: TrainingExample, draw: Callable[[], str], form: str | None) -> Iterator[TrainingExample]:
-    """Yield what is drawn with its exact answer, if that has the form wanted, until TRIES draws in a row have not."""
-    misses = 0
+    """Yield what is drawn, worked out, if its result has that form, until TRIES draws in a row brought nothing new."""
+    misses, drawn = 0, {example.instruction}
     while form is not None and misses < TRIES:
         question = draw()
-        solution = solve(question)
+        solution = None if question in drawn else solve(question)
         if solution is None or _form(solution.result) != form:
             misses += 1
             continue
         misses = 0
+        drawn.add(question)
         name = sha256(f"{example.id}\n{question}".encode()).hexdigest()[:16]
         words = {"instruction": question, "output": solution.output, "reasoning": solution.why, "kind": solution.kind}
         yield example.model_copy(update={**words, "id": name, "votes": None, "origin": "practice"})

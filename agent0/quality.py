@@ -62,7 +62,7 @@ def gist(question: str) -> str:
     text = re.sub(r"\bwhat(?:'|’)?s\b", "what is", normalise(question))
     for words, sign in _SPOKEN.items():
         text = re.sub(rf"\b(?:{words})(?!\w)", sign, text)
-    return " ".join(word for word in re.findall(r"[\d.,:/]*\d|\w+|[^\w\s,.?!]", text) if word not in _FILLERS)
+    return " ".join(word for word in re.findall(r"[\d.,:/]*\d|\w+|[^\w\s,.?!:;]", text) if word not in _FILLERS)
 
 
 def held_out_questions() -> set[str]:

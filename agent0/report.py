@@ -45,7 +45,6 @@ def write(night: Night | None = None) -> Path:
     night = night or known[-1]
     path = report_path(night.day)
     write_atomic(path, render(night, [other for other in known if other.day == night.day and other.id < night.id]))
-    path.chmod(0o644)
     return path
 
 

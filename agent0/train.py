@@ -90,7 +90,15 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
     minutes, adapter = get_settings().train_minutes, None if start.is_base else str(start.path)
     with _workplace([base_model_hash(), adapter, rows, held, asdict(recipe), minutes]) as folder:
-        job = qlora.Job(base_model_path(), adapter, rows, held, recipe, minutes, str(folder))
+        job = qlora.Job(
+            path=base_model_path(),
+            start=adapter,
+            rows=rows,
+            validation=held,
+            recipe=recipe,
+            minutes=minutes,
+            folder=str(folder),
+        )
         model, history = qlora.train(job)
     losses = [entry["loss"] for entry in history if "loss" in entry]
     if not losses or not all(map(math.isfinite, losses)):

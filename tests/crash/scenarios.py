@@ -17,6 +17,7 @@ from agent0 import adapters, ledger, rollout, train
 from agent0.council.answers import Answers
 from agent0.council.endpoint import EndpointMember
 from agent0.council.math import MathMember
+from agent0.recipe import choose_recipe
 from agent0.records import TrainingExample, read_jsonl
 from agent0.settings import ROOT, get_settings
 from agent0.store import database
@@ -210,9 +211,9 @@ class PointLinks(Releases):
 
 class PublishTraining(Releases):
     def work(self, say: Say) -> None:
-        recipe = train.choose_recipe(5, get_settings())
+        recipe = choose_recipe(5, get_settings())
         staging = lora_kit.stage(seed=time.time_ns() % 2**32)
-        release = train.publish([], recipe, {"loss": 1.0}, staging)
+        release = train.publish([], recipe, adapters.ensure_base(), {"loss": 1.0}, staging)
         assert adapters.target("latest") == release
 
 
@@ -229,6 +230,11 @@ class Prune(Releases):
 
 class Rollback(Releases):
     """With the server down: the links move all the same."""
+
+    def prepare(self) -> None:
+        super().prepare()
+        os.environ["COUNCIL_URL"] = "http://127.0.0.1:9"  # where nobody is, whoever else serves on this machine
+        get_settings.cache_clear()
 
     def work(self, say: Say) -> None:
         self.call(["rollback"], (0, 10))

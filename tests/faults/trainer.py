@@ -37,7 +37,8 @@ def save(model: dict, staging: Path, base: str) -> None:
 
 stand_in = types.ModuleType("agent0.qlora")
 stand_in.load_tokenizer = lambda path: Tokenizer()
-stand_in.train = lambda path, rows, recipe, scratch: ({"seed": len(rows)}, [2.0, 1.0, 0.5])
+stand_in.Job = types.SimpleNamespace
+stand_in.train = lambda job: ({"seed": len(job.rows)}, [{"loss": loss, "epoch": 1} for loss in (2.0, 1.0, 0.5)])
 stand_in.save = save
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ def walk(budget: Budget, step: int, steps: int = 100, **spent) -> SimpleNamespac
     """Take one step; return the trainer's control after it."""
     control = SimpleNamespace(should_training_stop=False, should_save=False, should_evaluate=False)
     state = SimpleNamespace(global_step=step, max_steps=steps, log_history=[])
-    arguments = SimpleNamespace(eval_strategy="steps")
+    arguments = SimpleNamespace(eval_strategy="steps", world_size=1)
     budget.on_step_begin(arguments, state, control)
     state.global_step += 1
     budget.on_step_end(arguments, state, control)

@@ -204,10 +204,10 @@ def write_toml(home, text):
 
 
 def test_endpoints_are_read_from_council_toml_beside_the_setting(home, monkeypatch):
-    write_toml(home, '[[endpoint]]\nurl = "http://a/v1"\nmodel = "m"\nkey_variable = "A_KEY"\n'
-                     '[[endpoint]]\nurl = "http://b"\nmodel = "m"\n')  # fmt: skip
+    write_toml(home, '[[endpoint]]\nurl = "https://a/v1"\nmodel = "m"\nkey_variable = "A_KEY"\n'
+                     '[[endpoint]]\nurl = "https://b"\nmodel = "m"\n')  # fmt: skip
     monkeypatch.setenv("A_KEY", "s3cret")
-    monkeypatch.setenv("COUNCIL_ENDPOINTS", "http://c|m")
+    monkeypatch.setenv("COUNCIL_ENDPOINTS", "https://c|m")
     get_settings.cache_clear()
     assert [m.name for m in endpoint_members()] == ["m@c", "m@a", "m@b"]
 
@@ -217,11 +217,11 @@ def test_endpoints_are_read_from_council_toml_beside_the_setting(home, monkeypat
     [
         ("[[endpoint]", "council.toml"),
         ("other = 1", "[[endpoint]] tables and nothing else"),
-        ("[endpoint]\nurl = 'http://a'", "[[endpoint]] tables and nothing else"),
-        ("[[endpoint]]\nurl = 'http://a'", "not URL|model"),
-        ("[[endpoint]]\nurl = 'http://a'\nmodel = 1", "model is not"),
-        ("[[endpoint]]\nurl = 'http://a'\nmodel = 'm'\nkey = 'k'", "key is not"),
-        ("[[endpoint]]\nurl = 'http://a'\nmodel = 'm'\nkey_variable = 'NO_SUCH'", "NO_SUCH is not set"),
+        ("[endpoint]\nurl = 'https://a'", "[[endpoint]] tables and nothing else"),
+        ("[[endpoint]]\nurl = 'https://a'", "not URL|model"),
+        ("[[endpoint]]\nurl = 'https://a'\nmodel = 1", "model is not"),
+        ("[[endpoint]]\nurl = 'https://a'\nmodel = 'm'\nkey = 'k'", "key is not"),
+        ("[[endpoint]]\nurl = 'https://a'\nmodel = 'm'\nkey_variable = 'NO_SUCH'", "NO_SUCH is not set"),
     ],
 )
 def test_a_bad_council_toml_is_refused_by_name(home, text, words):

@@ -43,7 +43,7 @@ def test_another_question_has_another_gist(one, other):
 def test_the_pool_holds_every_night_and_the_newest_of_near_duplicates(home):
     folder = home / "training_data"
     write_jsonl(folder / "harvest_20260101.jsonl", [example(1), example(2), example(5, "What is 15% of 240?")])
-    repeated = [example(4, example(1).instruction.upper()), example(6, "Find 15 percent of 240.")]
+    repeated = [example(4, example(1).instruction.upper()), example(6, "Find 15 percent of 240.", "15 * 2.4 = 36.")]
     write_jsonl(folder / "harvest_20260102.jsonl", [example(3), *repeated])
     assert {e.id for e in load_pool(folder)} == {"e2", "e3", "e4", "e6"}
 

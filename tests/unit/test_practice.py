@@ -67,7 +67,8 @@ def test_each_variation_is_a_new_question_with_its_exact_answer():
 
 
 @pytest.mark.usefixtures("no_drills")
-def test_the_questions_take_turns_and_the_same_pool_gives_the_same():
+def test_the_questions_take_turns_and_the_same_pool_gives_the_same(held_out):
+    held_out("Why is the sky blue?")
     pool = [proven(question) for question in QUESTIONS]
     found = practice.practice_examples(pool, len(pool))
     words = [{word for word in q.split() if word.isalpha()} for q in QUESTIONS]
@@ -76,7 +77,7 @@ def test_the_questions_take_turns_and_the_same_pool_gives_the_same():
 
 
 def test_the_operations_of_the_steps_are_drilled_with_other_numbers():
-    pool = [proven(question) for question in QUESTIONS[:4]]
+    pool = [proven(question) for question in QUESTIONS]
     found = practice.practice_examples(pool, 50)
     drills = [e for e in found if re.fullmatch(r"What is \d+ [+*/-] \d+\?", e.instruction)]
     assert len(found) == 50 and len(drills) == 25, "a drill for each variation"
@@ -107,16 +108,16 @@ def test_what_cannot_be_varied_is_left_alone():
 
 @pytest.mark.usefixtures("no_drills")
 def test_nothing_held_out_is_practised_in_other_words_either(held_out):
-    pool = [proven("What is 1 + 2?")]
-    everything = {gist(e.instruction) for e in practice.practice_examples(pool, 1000)}
-    assert gist("What is 2 + 2?") in everything
-    held_out("Calculate 2 plus 2", "How much are 3 apples and 4 pears?")
-    left = {gist(e.instruction) for e in practice.practice_examples(pool, 1000)}
-    assert everything - left >= {gist("What is 2 + 2?")}
-    assert gist("What is 3 + 4?") not in left, "the numbers of a held-out question, in its order"
+    pool = [proven("What is 11 + 12?")]
+    everything = [e.instruction for e in practice.practice_examples(pool, 1000)]
+    (one, other), (third, fourth) = (re.findall(r"\d+", question) for question in everything[:2])
+    held_out(f"Calculate {one} plus {other}", f"How much are {third} apples and {fourth} pears?")
+    left = [e.instruction for e in practice.practice_examples(pool, 1000)]
+    assert len(everything) > 10 and left
+    assert not {f"What is {one} + {other}?", f"What is {third} + {fourth}?"} & set(left)
 
 
-@pytest.mark.parametrize(("text", "size"), [("40", 10), ("100", 1000), ("7.50", 1), ("360", 10)])
+@pytest.mark.parametrize(("text", "size"), [("40", 10), ("120", 10), ("7.50", 1), ("360", 10)])
 def test_a_number_is_redrawn_in_its_own_size_and_roundness(text, size):
     import random
 

@@ -40,11 +40,13 @@ def server(monkeypatch):
         ("", ""),
     ],
 )
-def test_only_first_sentence_are_kept(text, kept):
+def test_only_a_whole_first_sentence_is_kept(text, kept):
     assert first_sentence(text) == kept
 
 
-def test_the_base_model_is_asked_once_and_its_answers_never_enter_the_pool(home, server):
+def test_the_base_model_is_asked_once_and_its_answers_never_enter_the_pool(home, server, monkeypatch):
+    monkeypatch.setenv("REPLAY_EXAMPLES", "64")
+    get_settings.cache_clear()
     first = replay_examples()
     asked = len(server.asked)
     assert asked == len(list(read_jsonl(questions_file(REPLAY), Question)))
