@@ -84,7 +84,7 @@ class Settings(BaseSettings):
 
     # Night.
     healthcheck_url: SecretStr | None = Field(None, description="dead man's switch, told of start, success, failure")
-    max_forgetting: float = Field(0.3, ge=0, le=1, description="share of general questions that a release may lose")
+    max_forgetting: float = Field(0.35, ge=0, le=1, description="share of general questions that a release may lose")
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
     memory_days: int = Field(0, ge=0, description="records older than this are forgotten at night; 0: never")
     keep_releases: int = Field(5, ge=1, description="releases kept besides those in use")
