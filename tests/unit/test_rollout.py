@@ -347,6 +347,15 @@ def start_deployment(server, release, started):
     return process
 
 
+@pytest.fixture
+def not_ignored():
+    """Let children hear SIGINT, where this process was started in the background and ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("not_ignored")
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_stopped_watch_rolls_back(home, server, started, number):
     old = in_service(server)
