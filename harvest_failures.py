@@ -18,6 +18,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import date, datetime, timedelta
 from hashlib import sha256
+from typing import NamedTuple
 
 from tqdm import tqdm
 
@@ -28,7 +29,7 @@ from agent0.council.endpoint import endpoint_members
 from agent0.council.knowledge import KnowledgeMember
 from agent0.council.logic import LogicMember
 from agent0.council.math import MathMember
-from agent0.council.protocol import Attendance, Decision, Member, convene
+from agent0.council.protocol import Attendance, Decision, Hearing, Member, decide, hear
 from agent0.council.self_member import SelfMember
 from agent0.council.user import UserMember
 from agent0.failures import find_failures, own_wording, proven_right
@@ -42,6 +43,15 @@ from agent0.windows import Window, day_window, days_due, split_by_day
 from faiss_memory import FaissMemory
 
 _assess_quality = assess_quality  # the seed's name for it
+
+
+class Heard(NamedTuple):
+    """A failure after the council's first round."""
+
+    failure: Failure
+    members: Sequence[Member]
+    hearing: Hearing
+    origin: str
 
 
 class FailureHarvester:
@@ -74,16 +84,15 @@ class FailureHarvester:
         earlier = list(read_jsonl(harvest.file, TrainingExample)) if harvest.file.exists() else []
         admitted, refused = guard.admit(self.find_failures(window))
         failures = self._choose(admitted, earlier, harvest.skipped)
-        with ThreadPoolExecutor(get_settings().council_concurrency) as pool:
-            judged = tqdm(pool.map(self.rewrite, failures), "rewriting", len(failures), unit="failure", disable=None)
-            harvest.outcomes = self._examine(list(judged))
+        harvest.outcomes = self._examine(self._rewritten(failures))
         harvest.outcomes += [Outcome(failure, None, None, reason) for failure, reason in refused]
         harvest.quarantine = [_quarantined(outcome) for outcome in harvest.outcomes if outcome.refusal]
         if harvest.examples:
             write_jsonl(harvest.file, [*earlier, *harvest.examples])
         accepted = [example.answer_id for example in harvest.examples]
         update_quarantine(quarantine_file(folder, window.day), harvest.quarantine, accepted)
-        record(harvest, time.time() - start)
+        harvest.seconds = time.time() - start
+        record(harvest)
         return harvest
 
     def find_failures(self, window: Window) -> list[Failure]:
@@ -92,23 +101,34 @@ class FailureHarvester:
         return find_failures([Answer.model_validate(record) for record in records])
 
     def rewrite(self, failure: Failure) -> Outcome:
-        """Let the council decide on one failure, and make the training example if its rewrite is accepted.
+        """Let the council decide on one failure, and make the training example if its rewrite is accepted."""
+        return self._decide(self._hear(failure))
 
-        An answer that is proven right needs no rewrite: it becomes an example in its own words.
-        """
+    def _rewritten(self, failures: list[Failure]) -> list[Outcome]:
+        """Decide on all failures; what can be proven for nothing comes first, so that jurors have a record by then."""
+        bar = {"total": len(failures), "unit": "failure", "disable": None}
+        with ThreadPoolExecutor(get_settings().council_concurrency) as pool:
+            heard = list(tqdm(pool.map(self._hear, failures), "proving", **bar))
+            return list(tqdm(pool.map(self._decide, heard), "deciding", **bar))
+
+    def _hear(self, failure: Failure) -> Heard:
+        """An answer that is proven right needs no council: it becomes an example in its own words."""
         answer = failure.answer
-        decision = own = own_wording(answer)
-        if own is None:
-            correction = (answer.feedback or {}).get("correction")
-            members = [*self.members, *([UserMember(correction)] if correction else [])]
-            decision = convene(answer.query, answer.response, members, self.attendance)
+        if own := own_wording(answer):
+            return Heard(failure, [], Hearing(answer.query, answer.response, [], own), "positive")
+        correction = (answer.feedback or {}).get("correction")
+        members = [*self.members, *([UserMember(correction)] if correction else [])]
+        return Heard(failure, members, hear(answer.query, answer.response, members, self.attendance), "rewrite")
+
+    def _decide(self, heard: Heard) -> Outcome:
+        failure, decision = heard.failure, decide(heard.hearing, heard.members, self.attendance)
         if decision.rewrite is None:
             return Outcome(failure, decision, None)
         full_text = f"REASONING: {decision.rewrite.reasoning}\nANSWER: {decision.rewrite.output}"
-        score = self._assess_quality(answer.query, answer.response, full_text)
+        score = self._assess_quality(failure.answer.query, failure.answer.response, full_text)
         if not accepts(score, decision.verified_by):
             return Outcome(failure, decision, None, "quality below QUALITY_THRESHOLD")
-        return Outcome(failure, decision, _example(answer, decision, score, "positive" if own else "rewrite"))
+        return Outcome(failure, decision, _example(failure.answer, decision, score, heard.origin))
 
     def _examine(self, outcomes: list[Outcome]) -> list[Outcome]:
         """Take the examples away that the guard keeps out of the pool."""

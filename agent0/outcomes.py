@@ -54,6 +54,7 @@ class Harvest:
     outcomes: list[Outcome] = field(default_factory=list)
     skipped: Counter = field(default_factory=Counter)  # "proven right", "held out", "repeated", "harvested before"
     quarantine: list[Quarantined] = field(default_factory=list)
+    seconds: float = 0.0
 
     @property
     def examples(self) -> list[TrainingExample]:
@@ -65,7 +66,7 @@ class Harvest:
         return {name: sum(row[n] for row in rows) for n, name in enumerate(COLUMNS)}
 
 
-def record(harvest: Harvest, seconds: float) -> None:
+def record(harvest: Harvest) -> None:
     """Tell the ledger of a harvest."""
     totals = harvest.totals()
     failures = totals["failures"]
@@ -85,7 +86,7 @@ def record(harvest: Harvest, seconds: float) -> None:
         reasons=dict(Counter(_without_text(o.refusal) for o in harvest.outcomes if o.refusal)),
         abstentions=dict(Counter(o.decision.reason for o in harvest.outcomes if o.abstained)),
         rewrite_success_rate=accepted / failures if failures else None,  # no failure is no success
-        seconds=seconds,
+        seconds=harvest.seconds,
         file=harvest.file.name,
     )
 
@@ -96,18 +97,25 @@ def _without_text(reason: str) -> str:
 
 
 def report(harvest: Harvest) -> None:
-    """Log what became of the day's failures, by cause and by kind."""
+    """Log what became of the day's failures, by cause, by kind and by who rewrote them."""
     aside = ", ".join(f"{count} {why}" for why, count in (+harvest.skipped).items())
     failures = harvest.totals()["failures"]
-    log.info("%s: %d failures%s", harvest.window.day, failures, f" (set aside: {aside})" if aside else "")
+    aside = f" (set aside: {aside})" if aside else ""
+    log.info("%s: %d failures in %.1f s%s", harvest.window.day, failures, harvest.seconds, aside)
     if not harvest.outcomes:
         return
     log.info("%-20s %s", "", " ".join(f"{name:>9}" for name in COLUMNS))
-    for title, name_of in (("cause", lambda o: o.failure.cause), ("kind", lambda o: o.kind)):
-        for name in dict.fromkeys(map(name_of, harvest.outcomes)):
+    for title, name_of in (("cause", lambda o: o.failure.cause), ("kind", lambda o: o.kind), ("by", _member)):
+        for name in dict.fromkeys(filter(None, map(name_of, harvest.outcomes))):
             totals = harvest.totals([o for o in harvest.outcomes if name_of(o) == name])
             log.info("%-20s %s", f"{title} {name}", " ".join(f"{n:9}" for n in totals.values()))
     for reason, count in Counter(o.decision.reason for o in harvest.outcomes if o.abstained).most_common():
         log.info("abstained: %d x %s", count, reason)
     for reason, count in Counter(o.refusal for o in harvest.outcomes if o.refusal).most_common():
         log.info("refused: %d x %s", count, reason)
+
+
+def _member(outcome: Outcome) -> str | None:
+    """Whose rewrite the council took."""
+    rewritten = outcome.decision and outcome.decision.rewrite and not outcome.positive
+    return outcome.decision.rewrite.member if rewritten else None

@@ -77,6 +77,16 @@ class Attendance:
             return None
 
 
+@dataclass(frozen=True)
+class Hearing:
+    """What the members that cost nothing say to a failure; `decision` is there where they prove an answer."""
+
+    question: str
+    failed_response: str
+    proposals: list[Rewrite]
+    decision: Decision | None
+
+
 def convene(
     question: str,
     failed_response: str,
@@ -84,21 +94,48 @@ def convene(
     attendance: Attendance | None = None,
     shuffle: Callable[[list], None] | None = None,
 ) -> Decision:
-    """Ask the members, and accept one rewrite or none.
-
-    Free members propose first; where nothing is proven, the costly ones that could prove or win a vote are asked too.
-    """
+    """Put one failure before the members, and accept one rewrite or none."""
     attendance = attendance or Attendance()
-    proposals: list[Rewrite] = []
-    for costly in (False, True):
-        asked = [m for m in members if _costly(m) == costly and (not costly or _worth_asking(m, question, members))]
-        found = _proposals(asked, question, failed_response, attendance)
-        proposals += _verified(question, found, members, attendance)
-        if proven := [rewrite for rewrite in proposals if rewrite.proof]:
-            return _with_own_words(question, _by_proof(proven), failed_response, members, attendance)
-    if not proposals:
+    return decide(hear(question, failed_response, members, attendance), members, attendance, shuffle)
+
+
+def hear(question: str, failed_response: str, members: Sequence[Member], attendance: Attendance) -> Hearing:
+    """Ask the members that cost nothing. What they prove is decided, and tests the jurors.
+
+    Where many failures are heard before the first vote, each vote has its juror's record behind it.
+    """
+    proposals, decision = _round(question, failed_response, members, attendance, costly=False)
+    return Hearing(question, failed_response, proposals, decision)
+
+
+def decide(
+    hearing: Hearing,
+    members: Sequence[Member],
+    attendance: Attendance,
+    shuffle: Callable[[list], None] | None = None,
+) -> Decision:
+    """Where nothing is proven yet, ask the costly members that could prove or win a vote, then vote."""
+    if hearing.decision:
+        return hearing.decision
+    proposals, decision = _round(hearing.question, hearing.failed_response, members, attendance, costly=True)
+    if decision:
+        return decision
+    if not (proposals := [*hearing.proposals, *proposals]):
         return Decision(None, "no proposal")
-    return _by_vote(question, proposals, members, attendance, shuffle)
+    return _by_vote(hearing.question, proposals, members, attendance, shuffle)
+
+
+def _round(
+    question: str, failed_response: str, members: Sequence[Member], attendance: Attendance, *, costly: bool
+) -> tuple[list[Rewrite], Decision | None]:
+    """Return what the free or the costly members propose, and the decision where one of them proves it."""
+    asked = [m for m in members if _costly(m) == costly and (not costly or _worth_asking(m, question, members))]
+    found = _proposals(asked, question, failed_response, attendance)
+    proposals = _verified(question, found, members, attendance)
+    proven = [rewrite for rewrite in proposals if rewrite.proof]
+    if not proven:
+        return proposals, None
+    return proposals, _with_own_words(question, _by_proof(proven), failed_response, members, attendance)
 
 
 def _worth_asking(member: Member, question: str, members: Sequence[Member]) -> bool:

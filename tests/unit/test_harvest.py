@@ -270,6 +270,20 @@ def test_the_command_always_says_how_jurors_agree_with_what_is_proven(memory, mo
     assert "juror a: right on 0 of 1 proven questions, weight 1.00" in caplog.messages
 
 
+def test_no_vote_counts_before_its_juror_is_tested(memory):
+    """The vote is the day's first question; the questions that show these jurors to be liars come after it."""
+    answer_id = put(memory, "Why is the sea salt?", "I do not know that at all", True)
+    memory.feedback(answer_id, success=False, correction="Because rivers carry salt into it, step by step.")
+    for n in range(6):
+        put(memory, f"What is {n} + 12?", "1", False)
+    liars = [Juror("a"), Juror("b")]
+    for juror in liars:
+        juror.vote = lambda question, candidates: candidates.index("1") if "1" in candidates else 0
+    harvest = harvester(memory, MathMember(), *liars).harvest()
+    assert [outcome.decision.reason for outcome in harvest.outcomes if outcome.abstained] == ["no quorum"]
+    assert len(harvest.examples) == 6
+
+
 @pytest.mark.parametrize("correction, accepted", [("Because rivers carry salt into it, step by step.", 1), ("no", 0)])
 def test_an_elected_correction_must_also_pass_the_heuristic(memory, correction, accepted, monkeypatch):
     monkeypatch.setenv("QUALITY_THRESHOLD", "0.85")
