@@ -18,7 +18,7 @@ from agent0.council.code import CodeMember
 from agent0.council.endpoint import endpoint_members
 from agent0.council.logic import LogicMember
 from agent0.council.math import MathMember
-from agent0.council.protocol import Attendance, Decision, Member, convene
+from agent0.council.protocol import Attendance, Decision, Member, decide, hear
 from agent0.quality import answers_agree
 from agent0.settings import get_settings
 from tests.unit.precision_questions import questions
@@ -53,13 +53,12 @@ def measure(
     """Put each question and `answer_now(question)`, which failed, before the council, and score what it accepts."""
     members, attendance = members or [MathMember(), LogicMember(), CodeMember()], attendance or Attendance()
 
-    def decide(row: tuple[str, str, str | None]) -> Decision:
-        return convene(row[1], answer_now(row[1]), members, attendance)
-
     scores: dict[str, Score] = {}
     with ThreadPoolExecutor(get_settings().council_concurrency) as pool:
-        for row, decision in zip(asked, pool.map(decide, asked), strict=True):
-            _count(scores.setdefault(row[0], Score()), row, decision)
+        heard = list(pool.map(lambda row: hear(row[1], answer_now(row[1]), members, attendance), asked))
+        decided = list(pool.map(lambda hearing: decide(hearing, members, attendance), heard))
+    for row, decision in zip(asked, decided, strict=True):
+        _count(scores.setdefault(row[0], Score()), row, decision)
     return scores
 
 
