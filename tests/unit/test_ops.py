@@ -68,7 +68,7 @@ def test_units_start_what_is_there(path):
 
 
 def test_the_ledger_is_never_rotated():
-    assert re.findall(r"^(\S+) \{", (OPS / "logrotate.conf").read_text(), re.MULTILINE) == ["logs/server_*.log"]
+    assert re.findall(r'^"(\S+)" \{', (OPS / "logrotate.conf").read_text(), re.MULTILINE) == ["logs/server_*.log"]
 
 
 def test_every_file_of_ops_is_named_in_readme():

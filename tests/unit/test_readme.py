@@ -76,7 +76,7 @@ def test_quick_commands_run_as_printed(line, tmp_path):
         "-m agent0.evaluate",
         "-m examples.make_questions",
         "-m agent0.adapters",
-        *(f"-m agent0.{name}" for name in ("report", "veto", "why", "forget", "ledger")),
+        *(f"-m agent0.{name}" for name in ("report", "veto", "refuse", "why", "forget", "ledger")),
     ],
 )
 def test_python_commands_have_help(line):
