@@ -122,11 +122,10 @@ def test_the_dead_mans_switch_is_told(receiver, webhook, monkeypatch, state, pat
 @pytest.fixture
 def setting(webhook, monkeypatch):
     """Set one setting, without a webhook."""
-    webhook("")
 
     def set_one(name, value):
         monkeypatch.setenv(name, str(value))
-        get_settings.cache_clear()
+        webhook("")
 
     return set_one
 
