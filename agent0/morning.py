@@ -260,17 +260,17 @@ def tomorrow(exit_code: int | None) -> list[str]:
     pool = load_pool(settings.training_data)
     new, needed = {example.id for example in pool} - trained_ids(), settings.min_failures_to_train
     said = [f"The pool holds {len(pool)} examples; {len(new)} of them are in no training yet."]
-    if len(new) >= needed:
+    latest = adapters.target("latest")
+    if removed := veto.removed(latest):
+        said.append(f"{removed} vetoed or forgotten examples are in what was trained last: a training without is due.")
+    elif len(new) >= needed:
         said.append(f"That is enough for a training ({needed} needed), whatever tomorrow's harvest adds.")
     else:
         said.append(f"A training needs {needed}: tomorrow's harvest must add {needed - len(new)} more.")
-    latest = adapters.target("latest")
     if latest and adapters.refused(latest):
         said.append(f"{latest.name}, trained last, is refused and not tried again.")
     elif latest and latest != adapters.target("current") and adapters.held(latest):
         said.append(f"{latest.name} is on hold: it is tried again.")
-    if removed := veto.removed(latest):
-        said.append(f"{removed} vetoed or forgotten examples are in what was trained last: a training is due.")
     if exit_code in (1, 2, LOCKED):
         said.append("First mend what stopped this night: the next one meets it again.")
     return said

@@ -169,6 +169,7 @@ def test_a_user_is_gone_everywhere_and_a_proof_says_so(deployed, home):
     assert proof["examples"] == ["example1", "example3", "example5"] and len(proof["answers"]) == 3
     assert proof["releases_trained_on_it"] == [deployed.name] and proof["releases_pruned"] == []
     assert proof["removed"]["gate answers"] == 1 and proof["reports"] == ["report_20261123.html"]
+    assert proof["next_training_takes"] == ["example0", "example2", "example4"]
     assert proof["still_holding_it"] == [] and list(proof["pool_now"]) == ["harvest_20261122.jsonl"]
     assert veto.removed(deployed) == 3
     assert forget.forget("ann", None, prune=False) == NOTHING_TO_DO
