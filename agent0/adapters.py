@@ -362,7 +362,7 @@ def _print_list() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m agent0.adapters", description="Look after loras/.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("validate", help="check a release").add_argument("path")
     commands.add_parser("list", help="releases, newest first, and the links to each")
