@@ -14,7 +14,7 @@ from agent0 import command
 from agent0.settings import ROOT, Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+BLOCKS = [block.replace("\\\n", "") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
 COMMANDS = [
     line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()[:1] not in ("", "#")
 ]
@@ -82,7 +82,17 @@ FRESH = {  # what README prints → how it ends where nothing has happened yet a
     "python -m agent0.evaluate": command.FAILED,
     **{line: command.DONE for line in COMMANDS if line.startswith(("python -c", "df "))},
 }
-LONG = ("make demo", "make test", "make serve", "make night", "BASE_MODEL=", "python -m bench.", "source ", "crontab ")
+LONG = (
+    "make demo",
+    "make test",
+    "make serve",
+    "make night",
+    "BASE_MODEL=",
+    "VLLM_",
+    "python -m bench.",
+    "source ",
+    "crontab ",
+)
 LOOKING = ("head ", "cat ", "tail ", "curl ", "nvidia-smi")  # at what a night leaves behind
 
 
