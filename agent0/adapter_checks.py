@@ -14,7 +14,7 @@ MANIFEST, CONFIG, WEIGHTS = "manifest.json", "adapter_config.json", "adapter_mod
 MAX_RANK, MAX_ALPHA, MAX_SCALE = 256, 1024, 64  # scale = alpha / rank, what the update is multiplied by
 MAX_WEIGHT = 1e4  # trained LoRA weights are of order 1; products of larger ones overflow fp16
 SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".jinja")
-ADDED_LATER = re.compile(r"\.?(deployment_summary|rollback_summary|gate_summary)\.json(\.\w+)?")
+ADDED_LATER = re.compile(r"\.?(deployment_summary|rollback_summary|gate_summary|refusal)\.json(\.\w+)?")
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 BLOCKS = {**dict.fromkeys(ATTENTION, "self_attn"), **dict.fromkeys(MLP, "mlp")}
 # Settings of PEFT that change what the weights mean; the engines here serve plain LoRA only.

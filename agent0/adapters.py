@@ -26,6 +26,7 @@ from agent0.settings import get_settings
 
 BASE = "base"
 JOURNAL = ".deploying.json"  # the deployment under way: {candidate, previous, started}
+REFUSED = "refusal.json"  # beside the weights of a release that a person refused: {by, timestamp}
 KINDS = ("backup", "rollback", "failed")  # links with a time in their name
 STALE_SECONDS = 6 * 3600  # a staging folder untouched for longer was left behind by a crash
 _LINK_NAME = re.compile(rf"latest|current|({'|'.join(KINDS)})_[\w.-]+")
@@ -137,9 +138,11 @@ def resolve(wanted: str | Path) -> Release:
 def validate(wanted: str | Path) -> Release:
     """Return the release, checked from its files to its numbers, without loading the base model.
 
-    Raises CouncilError (exit 30) that names the file or tensor, the rule, and what to do.
+    Raises CouncilError (exit 30) that names the file or tensor, the rule, and what to do; or who refused the release.
     """
     release = resolve(wanted)
+    if mark := refused(release):
+        raise refuse(f"{release.name} was refused by {mark['by']}", f"`python -m agent0.refuse {release.name} --undo`")
     adapter_checks.check_kinds(release.path)
     adapter_checks.check_hashes(release.path, release.manifest)
     if release.is_base:
@@ -150,6 +153,12 @@ def validate(wanted: str | Path) -> Release:
         raise refuse(f"{release.path / MANIFEST} was changed after it was signed (the name holds its hash)")
     adapter_checks.check_adapter(release.path, release.manifest)
     return release
+
+
+def refused(release: Release) -> dict | None:
+    """Who refused the release and when (`by`, `timestamp`); None where nobody did."""
+    path = release.path / REFUSED
+    return adapter_checks.read_json(path) if path.exists() else None
 
 
 def releases() -> list[Release]:
@@ -212,7 +221,7 @@ def drop_links(kind: str, release: Release) -> None:
 def rollback_targets() -> list[Release]:
     """The releases to go back to: good in service and not serving now, the last in service first, base last.
 
-    Good in service is what was current before a deployment, or was promoted by one, and was never taken out.
+    Good in service is what was current before a deployment, or was promoted by one, and was never taken out or refused.
     """
     served: dict[Release, float] = {}
     for name, release in links("rollback").items():
@@ -221,7 +230,8 @@ def rollback_targets() -> list[Release]:
     for release in releases():
         served[release] = max(served.get(release, 0), promoted_at(release))
     never = {*links("failed").values(), target("current"), *_taken_out()}
-    good = [release for release, when in served.items() if when and not release.is_base and release not in never]
+    served = {release: when for release, when in served.items() if when and not refused(release)}
+    good = [release for release in served if not release.is_base and release not in never]
     good.sort(key=lambda release: (served[release], release.name), reverse=True)
     base_serves = target("current") in (None, ensure_base()) and not dangling("current")
     return good if base_serves else [*good, ensure_base()]
@@ -302,8 +312,13 @@ def interrupted() -> dict | None:
 
 
 def _held() -> list[Release]:
-    """The releases whose last deployment was held, newest first."""
-    return [release for release in releases() if _summary(release).get("verdict") == "hold"]
+    """The releases whose last deployment was held and that nobody refused, newest first."""
+    return [release for release in releases() if held(release) and not refused(release)]
+
+
+def held(release: Release) -> bool:
+    """Whether the release's last deployment was held."""
+    return _summary(release).get("verdict") == "hold"
 
 
 def _under_way() -> list[Release]:
@@ -347,7 +362,7 @@ def _print_list() -> None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m agent0.adapters", description="Look after loras/.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("validate", help="check a release").add_argument("path")
     commands.add_parser("list", help="releases, newest first, and the links to each")

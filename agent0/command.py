@@ -1,5 +1,6 @@
 """What every command shares: exit codes, one-line errors, and a log that follows the scripts."""
 
+import argparse
 import logging
 import os
 import sys
@@ -30,6 +31,11 @@ def start_log() -> None:
         log.addHandler(handler)
     log.setLevel(logging.INFO)
     log.propagate = False
+
+
+def no_arguments(header: str) -> None:
+    """Print a command's header where --help is asked for, and refuse any other argument (exit 2)."""
+    argparse.ArgumentParser(description=header, formatter_class=argparse.RawDescriptionHelpFormatter).parse_args()
 
 
 def run_command(main: Callable[[], int | None]) -> None:

@@ -4,8 +4,9 @@ python -m agent0.forget (--user U | --example E) [--prune]
 
 Gone are: the answers in memory and its index, what they became in the pool and the quarantine, what council members
 said (all of it: it only saves calls), and every report that shows them, which is written again. A proof under logs/
-says by ids and hashes, without text, what was removed, what each changed file hashes to now, and which releases were
-trained on it; `--prune` removes those that do not serve. The next training is due, and goes without it.
+says by ids and hashes, without text, what was removed, what each file of the pool hashes to now, which examples the
+next training takes, and which releases were trained on it; `--prune` removes those that do not serve. The next
+training is due, and goes without it.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from agent0.command import DONE, FAILED, NOTHING_TO_DO, USAGE, CouncilError, log
 from agent0.quality import normalise
 from agent0.records import Quarantined, Record, TrainingExample, read_jsonl, write_json, write_jsonl
 from agent0.settings import get_settings
+from agent0.train import load_pool
 from agent0.veto import find_example
 from faiss_memory import FaissMemory
 
@@ -180,6 +182,7 @@ def prove(found: Forgotten, gone: dict[str, int], reports: list[str], releases: 
         "releases_pruned": pruned,
         "still_holding_it": left,
         "pool_now": pool,
+        "next_training_takes": sorted(example.id for example in load_pool(folder)),
     }
     path = get_settings().logs / f"forget_{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime(now))}.json"
     write_json(path, proof)
@@ -203,7 +206,8 @@ def forget(user: str | None, example: str | None, prune: bool) -> int:
     pruned = adapters.remove([r for r in releases if r != adapters.target("current")]) if prune else []
     left = left_behind(found)
     path = prove(found, gone, reports, releases, pruned, left)
-    log.info("forgotten: %s; proof: %s", ", ".join(f"{count} {name}" for name, count in gone.items()), path)
+    went = ", ".join(f"{count} {name}" for name, count in gone.items() if count)
+    log.info("forgotten: %s; reports written again: %s; proof: %s", went, ", ".join(reports) or "none", path)
     for release in releases:
         if release.path.exists():
             log.warning("%s was trained on it%s", release.name, _advice(release))

@@ -120,7 +120,7 @@ def verify() -> tuple[int, int, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m agent0.ledger", description="Look after logs/ledger.jsonl.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("command", choices=["verify"], help="check that no line was changed, removed or added")
     parser.parse_args()
     unchained, chained, head = verify()

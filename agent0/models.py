@@ -7,7 +7,7 @@ import shutil
 import tempfile
 from pathlib import Path
 
-from agent0.command import DONE, CouncilError, log, run_command
+from agent0.command import DONE, CouncilError, log, no_arguments, run_command
 from agent0.settings import get_settings
 
 EMBEDDED_NAME = "SmolLM2-135M-Instruct"
@@ -98,4 +98,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     run_command(main)

@@ -203,7 +203,7 @@ def night_of(id: str, lines: list[dict]) -> Night:
 
 @dataclass(frozen=True)
 class Place:
-    """One release in the chain: since when it is there, what it learned from, and what came of it."""
+    """One release in the chain: since when it is there, what it learned from, what came of it, what people may do."""
 
     name: str
     created: datetime | None
@@ -211,6 +211,8 @@ class Place:
     fate: str
     serves: bool
     way_back: bool
+    waits: bool
+    refused: bool
 
 
 def chain() -> list[Place]:
@@ -220,11 +222,12 @@ def chain() -> list[Place]:
     places = []
     for release in adapters.releases():
         manifest = _manifest(release)
-        fate = "the model itself" if release.is_base else "rolled back" if release in failed else _fate(release)
+        fate, refused = _fate(release, failed), adapters.refused(release) is not None
+        waits = release != serving and not (release.is_base or refused or release in failed)
         made = manifest.get("created")
         when = datetime.fromtimestamp(made) if made else None
         count = len(manifest.get("example_ids", []))
-        places.append(Place(release.name, when, count, fate, release == serving, release in back))
+        places.append(Place(release.name, when, count, fate, release == serving, release in back, waits, refused))
     return places
 
 
@@ -235,9 +238,17 @@ def _manifest(release: adapters.Release) -> dict:
         return {}
 
 
-def _fate(release: adapters.Release) -> str:
+def _fate(release: adapters.Release, failed: set[adapters.Release | None]) -> str:
+    if release.is_base:
+        return "the model itself"
+    if mark := adapters.refused(release):
+        return f"refused by {mark['by']}, {datetime.fromtimestamp(mark['timestamp']):%-d %b %H:%M}"
+    if release in failed:
+        return "rolled back"
     if adapters.promoted_at(release):
         return "deployed"
+    if adapters.held(release):
+        return "on hold: the evidence of its deployment was not enough"
     path = release.path / "gate_summary.json"
     end = read_json(path)["end"] if path.exists() else ""
     return {"refuse": "refused by the gate", "inconclusive": "not better for sure"}.get(end, "not tried")
@@ -249,12 +260,17 @@ def tomorrow(exit_code: int | None) -> list[str]:
     pool = load_pool(settings.training_data)
     new, needed = {example.id for example in pool} - trained_ids(), settings.min_failures_to_train
     said = [f"The pool holds {len(pool)} examples; {len(new)} of them are in no training yet."]
-    if len(new) >= needed:
+    latest = adapters.target("latest")
+    if removed := veto.removed(latest):
+        said.append(f"{removed} vetoed or forgotten examples are in what was trained last: a training without is due.")
+    elif len(new) >= needed:
         said.append(f"That is enough for a training ({needed} needed), whatever tomorrow's harvest adds.")
     else:
         said.append(f"A training needs {needed}: tomorrow's harvest must add {needed - len(new)} more.")
-    if removed := veto.removed(adapters.target("latest")):
-        said.append(f"{removed} vetoed or forgotten examples are in what was trained last: a training is due.")
+    if latest and adapters.refused(latest):
+        said.append(f"{latest.name}, trained last, is refused and not tried again.")
+    elif latest and latest != adapters.target("current") and adapters.held(latest):
+        said.append(f"{latest.name} is on hold: it is tried again.")
     if exit_code in (1, 2, LOCKED):
         said.append("First mend what stopped this night: the next one meets it again.")
     return said

@@ -66,7 +66,7 @@ def cleanup() -> int:
 
 
 def tell(exit_code: int, stage: str, seconds: float, stages: dict[str, float]) -> int:
-    """Write the night's event to the ledger and its report, and send its one notification, whatever fails of these."""
+    """Write the night's event to the ledger and its report, send its notification and figures, whatever fails of it."""
     words, severity = story.outcome(exit_code)
     spent = ", ".join(f"{name} {took:g} s" for name, took in stages.items())
     more = [f"Time: {seconds:g} s" + (f" ({spent})" if spent else "")]
@@ -82,6 +82,7 @@ def tell(exit_code: int, stage: str, seconds: float, stages: dict[str, float]) -
     message = replace(message, verdict=story.verdict(exit_code, stage, events), link=link)
     log.info("\n  ".join([message.title, *message.lines]))
     notify.send(message)
+    notify.publish()
     notify.ping("fail" if severity == "error" else "success")
     return DONE
 

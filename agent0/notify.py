@@ -1,27 +1,39 @@
-"""Tell people what happened: one webhook, in the form that Slack, Discord or any JSON receiver takes.
+"""Tell what happened: people by a webhook (Slack, Discord, any JSON receiver), Alertmanager, a dead man's switch, and
+where a night's figures are kept (Pushgateway, node-exporter).
 
-The webhook's URL is a secret: nothing here logs more of it than its host.
+The URLs are secrets: nothing here logs more of them than the host.
 """
 
 import argparse
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Literal
 
 import requests
+from prometheus_client import CollectorRegistry, push_to_gateway, write_to_textfile
 from tenacity import retry, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
 from agent0 import ledger, outbound
 from agent0.command import DONE, LOCKED, NOTHING_TO_DO, USAGE, CouncilError, log, run_command
-from agent0.settings import as_given
+from agent0.metrics import NightCollector
+from agent0.settings import as_given, get_settings
 from agent0.story import Message, compose
 
 TIMEOUT = 5  # seconds to connect, and seconds to answer
 STAMP = "%Y%m%dT%H%M%SZ"  # how the scripts write a moment, UTC
 _NOT_NEWS = (USAGE, NOTHING_TO_DO, LOCKED)  # to the person who just typed the command
+_FIRING = timedelta(hours=26)  # how long an alert stands by itself: until the next night has had its say
+_RECEIVERS = {
+    "NOTIFICATION_WEBHOOK": "webhook",
+    "HEALTHCHECK_URL": "dead man's switch",
+    "ALERTMANAGER_URL": "Alertmanager",
+    "PUSHGATEWAY_URL": "Pushgateway",
+}
 _COLOURS = {"info": 0x2EB67D, "warning": 0xECB22E, "error": 0xE01E5A}
 
 
@@ -87,15 +99,18 @@ def _slack(text: str, limit: int) -> str:
 
 
 def send(message: Message) -> bool:
-    """Post message to NOTIFICATION_WEBHOOK, and return whether it was taken.
+    """Post message to Alertmanager, where it is set, and to NOTIFICATION_WEBHOOK; return whether the latter took it.
 
     Without a webhook nothing is sent. A failed alert is a warning: it never fails the job that it tells of.
     """
+    if address := as_given("ALERTMANAGER_URL").rstrip("/"):
+        told = f"{address}/api/v2/alerts"
+        _told("ALERTMANAGER_URL", told, lambda _: _post(told, json=alerts(message)), message.title)
     url = as_given("NOTIFICATION_WEBHOOK")  # past a bad setting elsewhere: just what people must be told of
     if not url:
         log.info("NOTIFICATION_WEBHOOK is not set, so nobody is told: %s", message.title)
         return False
-    return _told("NOTIFICATION_WEBHOOK", url, lambda host: payload(host, message), message.title)
+    return _told("NOTIFICATION_WEBHOOK", url, lambda host: _post(url, json=payload(host, message)), message.title)
 
 
 def ping(state: Literal["start", "success", "fail"]) -> bool:
@@ -107,15 +122,60 @@ def ping(state: Literal["start", "success", "fail"]) -> bool:
     url = as_given("HEALTHCHECK_URL").rstrip("/")
     if not url:
         return False
-    return _told("HEALTHCHECK_URL", url if state == "success" else f"{url}/{state}", lambda _: {"state": state}, state)
+    url = url if state == "success" else f"{url}/{state}"
+    return _told("HEALTHCHECK_URL", url, lambda _: _post(url, json={"state": state}), state)
 
 
-def _told(name: str, url: str, body: Callable[[str], dict], title: str) -> bool:
-    """Post body(host) to the URL of that setting; return whether it was taken."""
-    host, who = "", "webhook" if name == "NOTIFICATION_WEBHOOK" else "dead man's switch"
+def alerts(message: Message) -> list[dict]:
+    """Return what Alertmanager's POST /api/v2/alerts takes: an alert of each severity, firing or resolved."""
+    now = datetime.now(UTC)
+    labels = {"alertname": f"Council{message.event.capitalize()}", "job": "council"}
+    said = {"summary": message.title, "description": message.verdict or "\n".join(message.lines)}
+    link = {"generatorURL": message.link} if message.link else {}
+    ends = {name: now + _FIRING if name == message.severity else now for name in ("warning", "error")}
+    return [
+        {"labels": {**labels, "severity": name}, "annotations": said, "startsAt": now.isoformat(),
+         "endsAt": end.isoformat(), **link}
+        for name, end in ends.items()
+    ]  # fmt: skip
+
+
+def publish() -> None:
+    """Hand the figures of the nights to METRICS_TEXTFILE and PUSHGATEWAY_URL, where set; a failure is a warning."""
+    try:
+        path, url = get_settings().metrics_textfile, as_given("PUSHGATEWAY_URL").rstrip("/")
+        if not (path or url):
+            return
+        figures = CollectorRegistry()
+        figures.register(NightCollector())
+        if path:
+            _write(path, figures)
+        if url:
+            send = {"job": "council", "registry": figures, "handler": _handler}
+            _told("PUSHGATEWAY_URL", url, lambda _: push_to_gateway(url, **send), "the figures of the nights")
+    except (CouncilError, OSError) as error:
+        log.warning("the figures of the nights were not published: %s", error)
+
+
+def _write(path: Path, figures: CollectorRegistry) -> None:
+    before = os.umask(0o022)  # node-exporter is another user, and there is nobody's text in it
+    try:
+        write_to_textfile(str(path), figures)
+    finally:
+        os.umask(before)
+
+
+def _handler(url: str, method: str, timeout: float | None, headers: list, data: bytes) -> Callable[[], None]:
+    """How prometheus_client sends: here, by the same rules as everything else."""
+    return lambda: _post(url, method, data=data, headers=dict(headers))
+
+
+def _told(name: str, url: str, send: Callable[[str], None], title: str) -> bool:
+    """Call send(host) for the URL of that setting, where it may be sent to; return whether it was taken."""
+    host, who = "", _RECEIVERS[name]
     try:
         host = outbound.checked_host(url)
-        _post(url, body(host), local=outbound.is_loopback(host))
+        send(host)
     except (NotTaken, outbound.Forbidden) as error:
         log.warning("%s at %s was not told: %s", who, host or "?", error)
         return False
@@ -132,12 +192,13 @@ def _told(name: str, url: str, body: Callable[[str], dict], title: str) -> bool:
     wait=wait_random_exponential(multiplier=1, max=5),
     reraise=True,
 )
-def _post(url: str, body: dict, local: bool) -> None:
-    """Post once, and up to twice more where the receiver is out of reach or busy; a slow answer may be a taken one."""
+def _post(url: str, method: str = "POST", **content) -> None:
+    """Send once, and up to twice more where the receiver is out of reach or busy; a slow answer may be a taken one."""
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold the URL
     with outbound.session() as session:
-        session.trust_env = not local  # a proxy must not carry loopback traffic away
-        with session.post(url, json=body, timeout=TIMEOUT, allow_redirects=False, stream=True) as response:
+        # a proxy must not carry loopback traffic away
+        session.trust_env = not outbound.is_loopback(outbound.checked_host(url))
+        with session.request(method, url, timeout=TIMEOUT, allow_redirects=False, stream=True, **content) as response:
             status = response.status_code
     if status == 429 or status >= 500:
         raise TryAgain(f"HTTP {status}")
@@ -146,7 +207,7 @@ def _post(url: str, body: dict, local: bool) -> None:
 
 
 def main() -> int:
-    """Tell of one training, deployment or rollback that was run by hand."""
+    """Tell of one training, deployment or rollback that was run by hand, and publish the figures."""
     parser = argparse.ArgumentParser(prog="python -m agent0.notify", description=main.__doc__)
     parser.add_argument("kind", choices=["training", "deployment", "rollback"])
     parser.add_argument("--exit-code", type=int, required=True)
@@ -154,6 +215,7 @@ def main() -> int:
     arguments = parser.parse_args(sys.argv[1:])
     if arguments.exit_code in _NOT_NEWS:
         return DONE
+    publish()
     since, events, more = datetime.strptime(arguments.since, STAMP).replace(tzinfo=UTC).timestamp(), [], ()
     try:
         events = [event for event in ledger.read() if event["timestamp"] >= since]

@@ -38,7 +38,7 @@ def success_by_night(points: Sequence[Point]) -> str:
     def draw(axes):
         axes.fill_between(range(len(points)), low, high, color=AFTER, alpha=0.18, linewidth=0)
         axes.plot(range(len(points)), shares, color=AFTER, marker="o", markersize=4)
-        axes.annotate(f"{shares[-1]:.0f} %", (len(points) - 1, high[-1]), (0, 4), textcoords="offset points",
+        axes.annotate(f"{shares[-1]:.0f}%", (len(points) - 1, high[-1]), (0, 4), textcoords="offset points",
                       ha="right", color=INK)  # fmt: skip
         every = max(1, len(points) // 6)
         axes.set_xticks(range(0, len(points), every), names[::every])
@@ -63,7 +63,7 @@ def by_kind(rows: Sequence[Comparison]) -> str:
         axes.grid(True, axis="x")
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1), ncols=2, frameon=False)
 
-    return _figure("kinds", 1 + 0.26 * len(rows), draw)
+    return _figure("kinds", 1 + 0.38 * len(rows), draw)
 
 
 def loss_curve(losses: Sequence[float]) -> str:

@@ -48,6 +48,22 @@ def write(night: Night | None = None) -> Path:
     return path
 
 
+def refreshed(day: str) -> Path:
+    """The report of a day, written again where the ledger has grown since: what people overruled shows at once.
+
+    It stays as it was where that cannot be done, or where the day's only night has not ended yet.
+    """
+    path, story = report_path(day), ledger.ledger_path()
+    if not story.exists() or path.stat().st_mtime >= story.stat().st_mtime:
+        return path
+    try:
+        ended = [night for night in morning.nights() if f"{night.day:%Y%m%d}" == day and night.newest("night")]
+        return write(ended[-1]) if ended else path
+    except (CouncilError, OSError) as error:
+        log.warning("warning: %s is shown as it was: %s", path, error)
+        return path
+
+
 def render(night: Night, earlier: list[Night]) -> str:
     """Return the page about one night."""
     memory = FaissMemory()
@@ -97,7 +113,7 @@ def template(name: str):
         loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
-    pages.filters["percent"] = lambda share: f"{100 * share:.1f} %"
+    pages.filters["percent"] = lambda share: f"{share:.1%}"
     pages.filters["seconds"] = lambda s: f"{s:.0f} s" if s < 100 else f"{s / 60:.0f} min"
     return pages.get_template(name)
 

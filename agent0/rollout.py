@@ -61,7 +61,7 @@ def _refusals(name: str) -> Iterator[None]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m agent0.rollout", description="Put a release into service, or out.")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     commands = parser.add_subparsers(dest="command", required=True)
     put = commands.add_parser("deploy", help="try a release beside the one that serves; promote, hold or roll back")
     put.add_argument("path", nargs="?", default="loras/latest", help="a release or a link to one (loras/latest)")

@@ -84,6 +84,9 @@ class Settings(BaseSettings):
 
     # Night.
     healthcheck_url: SecretStr | None = Field(None, description="dead man's switch, told of start, success, failure")
+    alertmanager_url: SecretStr | None = Field(None, description="Alertmanager, told of what a person should look at")
+    pushgateway_url: SecretStr | None = Field(None, description="Pushgateway that takes the figures of each night")
+    metrics_textfile: Path | None = Field(None, description="the same as a file for node-exporter: FOLDER/council.prom")
     max_forgetting: float = Field(0.35, ge=0, le=1, description="share of general questions that a release may lose")
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
     memory_days: int = Field(0, ge=0, description="records older than this are forgotten at night; 0: never")
@@ -95,6 +98,13 @@ class Settings(BaseSettings):
     @classmethod
     def _inside_home(cls, value: Path | None, info) -> Path:
         return value or info.data.get("council_home", ROOT) / info.field_name.removesuffix("_path")
+
+    @field_validator("metrics_textfile")
+    @classmethod
+    def _textfile(cls, value: Path | None) -> Path | None:
+        if value and (value.suffix != ".prom" or not value.parent.is_dir()):
+            raise ValueError("it must be a .prom file in a folder that is there: node-exporter reads no other")
+        return value
 
     @property
     def training_data(self) -> Path:

@@ -138,6 +138,8 @@ def describe(event: dict) -> str:
             return f"Hold: {say('serving')} goes on serving, {say('release')} is kept: {say('reason')}"
         case "refusal":
             return f"Refused: {say('release')}: {say('reason')}"
+        case "refusal undone":
+            return f"Allowed again: {say('release')}: {say('reason')}"
     return ""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from agent0 import adapters, ledger, veto
 from agent0.adapters import Release
-from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
+from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, no_arguments, run_command
 from agent0.data_parallel import is_first
 from agent0.models import base_model_hash, base_model_name, base_model_path
 from agent0.pool import load_pool
@@ -194,4 +194,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     run_command(main)

@@ -66,7 +66,8 @@ def veto(id: str, reason: str = "", undo: bool = False) -> bool:
     if (example in Vetoes()) is not undo:
         return False
     ledger.append("veto", example=id, content=content(example.instruction, example.output), undone=undo)
-    log.info("example %s is %s%s", id, "allowed again" if undo else "vetoed", f": {reason}" if reason else "")
+    state = "allowed again" if undo else "vetoed, and left out of the next training (--undo takes that back)"
+    log.info("example %s is %s%s", id, state, f"; {reason}" if reason else "")
     return True
 
 

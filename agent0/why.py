@@ -11,7 +11,7 @@ import sys
 from dataclasses import dataclass
 from datetime import datetime
 
-from agent0 import adapters, ledger
+from agent0 import adapters, ledger, story
 from agent0.command import DONE, CouncilError, run_command
 from agent0.records import TrainingExample
 from agent0.veto import Vetoes, all_examples
@@ -84,13 +84,13 @@ def _nearest(question: str, examples: list[TrainingExample], memory: FaissMemory
 def text(why: Why) -> str:
     """Return the chain as lines for a terminal."""
     answer = why.answer
-    told = f", feedback {answer['feedback']}" if answer["feedback"] else ""
     lines = [
-        f"{answer['id']}, {why.when}",
+        f"answer {answer['id']}, {why.when}",
         f"  asked     {answer['query']}",
         f"  answered  {answer['response']}",
-        f"  confidence {answer['confidence']:.2f}, success {answer['success']}{told}",
-        f"adapter {answer['adapter']}, trained on {why.trained} examples that are still known; the nearest:",
+        f"  counted as {'a success' if answer['success'] else 'a failure'}: {_judged_by(answer)}",
+        f"adapter {answer['adapter']}, trained on {why.trained} examples that are still known"
+        + ("; the nearest, by meaning (1: the same):" if why.nearest else ""),
     ]
     for near in why.nearest:
         example = near.example
@@ -103,8 +103,17 @@ def text(why: Why) -> str:
     lines += ["the ledger on that adapter:"] if why.nights else ["the ledger knows nothing of that adapter"]
     for event in why.nights:
         when = f"{datetime.fromtimestamp(event['timestamp']):%Y-%m-%d %H:%M}"
-        lines.append(f"  {when}  {event['event']}{f', night {night}' if (night := event['night']) else ', by hand'}")
+        night = f"night {event['night']}" if event["night"] else "by hand"
+        lines.append(f"  {when}  {night}  {story.describe(event) or event['event']}")
+    if why.nearest:
+        lines.append("to overrule: `python -m agent0.veto EXAMPLE`: the next training goes without it")
     return "\n".join(lines)
+
+
+def _judged_by(answer: dict) -> str:
+    if told := answer["feedback"]:
+        return f"feedback {', '.join(f'{name} {value}' for name, value in told.items() if name != 'timestamp')}"
+    return f"confidence {answer['confidence']:.2f}, by the model itself"
 
 
 def main() -> int:

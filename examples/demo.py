@@ -10,7 +10,7 @@ import time
 
 from agent0 import ledger
 from agent0.client import CouncilClient, ServerError
-from agent0.command import DONE, CouncilError, log, run_command
+from agent0.command import DONE, CouncilError, log, no_arguments, run_command
 from agent0.evaluate import load_questions, measure, success_rate, table
 from agent0.quality import ANSWER_TOKENS, HELD_OUT, questions_file
 from agent0.records import Question, read_jsonl
@@ -118,4 +118,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     run_command(main)

@@ -1,4 +1,4 @@
-"""A webhook receiver on loopback that keeps what it is sent, and answers with scripted statuses."""
+"""A receiver on loopback (webhook, Alertmanager, Pushgateway): it keeps what it is sent, and answers as scripted."""
 
 import json
 import threading
@@ -6,10 +6,12 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 
 class Receiver:
-    """`received` holds the bodies; `statuses` the answers still to give, 200 when they are used up."""
+    """`received` holds the JSON bodies, `bodies` all; `statuses` the answers still to give, 200 when there is none."""
 
     def __init__(self):
         self.received: list[dict] = []
+        self.bodies: list[bytes] = []
+        self.methods: list[str] = []
         self.paths: list[str] = []
         self.statuses: list[int] = []
         receiver = self
@@ -17,12 +19,17 @@ class Receiver:
         class Handler(BaseHTTPRequestHandler):
             def do_POST(self):
                 body = self.rfile.read(int(self.headers["Content-Length"]))
-                receiver.received.append(json.loads(body))
+                receiver.bodies.append(body)
+                receiver.methods.append(self.command)
+                if "json" in self.headers["Content-Type"]:
+                    receiver.received.append(json.loads(body))
                 receiver.paths.append(self.path)
                 self.send_response(receiver.statuses.pop(0) if receiver.statuses else 200)
                 self.send_header("Location", f"{receiver.url}/elsewhere")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
+
+            do_PUT = do_POST
 
             def log_message(self, *_):
                 """Keep the test output clean."""

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import uvicorn
 
 from agent0 import adapters
-from agent0.command import USAGE, CouncilError, log, run_command
+from agent0.command import USAGE, CouncilError, log, no_arguments, run_command
 from agent0.serve.api import create_app, is_loopback
 from agent0.serve.engine import Engine, load_engine
 from agent0.serve.limits import PatientProtocol
@@ -66,4 +66,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    no_arguments(__doc__)
     run_command(main)

@@ -13,7 +13,7 @@ from fastapi.responses import PlainTextResponse, Response
 from agent0 import adapters
 from agent0.command import CouncilError
 from agent0.metrics import ServerMetrics
-from agent0.serve import errors, pages, schemas
+from agent0.serve import errors, overrule, pages, schemas
 from agent0.serve.chat import Chat
 from agent0.serve.engine import Engine
 from agent0.serve.errors import ApiError
@@ -38,7 +38,9 @@ def create_app(engine: Engine, memory) -> FastAPI:
     _add_reading(app, engine, metrics)
     _add_chat(app, engine, memory, metrics)
     _add_adapters(app, engine)
-    pages.install(app, memory, pages.Visitors(is_loopback))
+    visitors = pages.Visitors(is_loopback)
+    pages.install(app, memory, visitors)
+    overrule.install(app, memory, visitors)
     return app
 
 

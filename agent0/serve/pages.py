@@ -1,4 +1,4 @@
-"""The pages for people: the morning reports, why an answer came out as it did, and the forms that overrule.
+"""The pages for people: the morning reports, and why an answer came out as it did.
 
 A report is a file that anybody on this machine may read. Whoever wants to change something, or reads from elsewhere,
 signs in once with COUNCIL_API_KEY, or with the token that the server logs at its start; a cookie then stands for it
@@ -7,19 +7,16 @@ until the server restarts. A form is taken only from a page of this very server 
 
 import hmac
 import secrets
-import subprocess
 from collections.abc import Callable
 from hashlib import sha256
-from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 from fastapi import FastAPI, Request
-from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
-from agent0 import report, veto
-from agent0.command import DONE, CouncilError, log
-from agent0.settings import ROOT, get_settings
+from agent0 import report
+from agent0.command import CouncilError, log
+from agent0.settings import get_settings
 from agent0.why import explain
 
 COOKIE = "council"
@@ -73,10 +70,9 @@ def _host(url: str) -> str:
 
 
 def install(app: FastAPI, memory, visitors: Visitors) -> None:
-    """Add the pages to the app."""
+    """Add the pages that are read to the app."""
     _add_reading(app, memory, visitors)
     _add_signing_in(app, visitors)
-    _add_overruling(app, memory, visitors)
 
 
 def page(name: str, visitors: Visitors, request: Request, status: int = 200, **values) -> Response:
@@ -86,7 +82,7 @@ def page(name: str, visitors: Visitors, request: Request, status: int = 200, **v
     return HTMLResponse(html, status, headers=_HEADERS)
 
 
-def _message(visitors: Visitors, request: Request, title: str, text: str, status: int = 200) -> Response:
+def message_page(visitors: Visitors, request: Request, title: str, text: str, status: int = 200) -> Response:
     return page("message.html", visitors, request, status, title=title, text=text)
 
 
@@ -96,9 +92,10 @@ def _add_reading(app: FastAPI, memory, visitors: Visitors) -> None:
             return page("sign_in.html", visitors, request, 401, wrong=False)
         path = report.report_path(day) if day else None
         if path is None or not path.is_file():
-            return _message(visitors, request, "No such report", "There is none of that day.", 404)
+            return message_page(visitors, request, "No such report", "There is none of that day.", 404)
         seen = "signed" if visitors.signed(request) else "reader"
         door = "" if seen == "signed" else '<a href="/sign-in">sign in to overrule</a> · '
+        path = report.refreshed(day) if day == report.reported_days()[0] else path
         html = path.read_text(encoding="utf-8").replace('<body class="file">', f'<body class="{seen}">', 1)
         return HTMLResponse(html.replace("<!--overrule-->", door, 1), headers=_HEADERS)
 
@@ -110,7 +107,7 @@ def _add_reading(app: FastAPI, memory, visitors: Visitors) -> None:
         text = (
             "No night has been reported yet: `make night` runs one, `make cron-line` prints the line for every night."
         )
-        return _message(visitors, request, "Good morning", text)
+        return message_page(visitors, request, "Good morning", text)
 
     @app.get("/reports")
     def reports(request: Request) -> Response:
@@ -129,7 +126,7 @@ def _add_reading(app: FastAPI, memory, visitors: Visitors) -> None:
         try:
             return page("why.html", visitors, request, why=explain(answer, memory))
         except CouncilError as error:
-            return _message(visitors, request, "Why?", str(error), 404)
+            return message_page(visitors, request, "Why?", str(error), 404)
 
 
 def _add_signing_in(app: FastAPI, visitors: Visitors) -> None:
@@ -139,7 +136,7 @@ def _add_signing_in(app: FastAPI, visitors: Visitors) -> None:
 
     @app.post("/sign-in")
     async def sign_in(request: Request) -> Response:
-        form = await _form(request)
+        form = await form_of(request)
         if not visitors.same_origin(request) or not visitors.knows(form.get("token", "")):
             log.warning("somebody at %s failed to sign in", request.client.host if request.client else "?")
             return page("sign_in.html", visitors, request, 403, wrong=True)
@@ -149,58 +146,7 @@ def _add_signing_in(app: FastAPI, visitors: Visitors) -> None:
         return answer
 
 
-def _add_overruling(app: FastAPI, memory, visitors: Visitors) -> None:
-    async def overrule(request: Request, act: Callable[[dict[str, str]], tuple[str, str]]) -> Response:
-        """Let a signed-in person, on a page of this server, do something; show what came of it."""
-        if not (visitors.signed(request) and visitors.same_origin(request)):
-            return page("sign_in.html", visitors, request, 403, wrong=False)
-        try:
-            title, text = await run_in_threadpool(act, await _form(request))
-        except CouncilError as error:
-            return _message(visitors, request, "That did not work", str(error), 400)
-        except KeyError as error:
-            return _message(visitors, request, "That did not work", f"memory holds no answer {error}", 404)
-        return _message(visitors, request, title, text)
-
-    @app.post("/veto")
-    async def vetoed(request: Request) -> Response:
-        return await overrule(request, _veto)
-
-    @app.post("/thumb")
-    async def thumb(request: Request) -> Response:
-        def judge(form: dict[str, str]) -> tuple[str, str]:
-            answer, success = form.get("answer", ""), form.get("success") == "true"
-            memory.feedback(answer, success=success)
-            return "Noted", f"Answer {answer} is marked {'right' if success else 'wrong'}."
-
-        return await overrule(request, judge)
-
-    @app.post("/rollback")
-    async def rollback(request: Request) -> Response:
-        return await overrule(request, _roll_back)
-
-
-def _veto(form: dict[str, str]) -> tuple[str, str]:
-    example, undo = form.get("example", ""), form.get("undo") == "true"
-    changed = veto.veto(example, "from the page", undo)
-    state = "is allowed again" if undo else "is vetoed: the next training goes without it"
-    return ("Done" if changed else "Nothing to do"), f"Example {example} {state}."
-
-
-def _roll_back(form: dict[str, str]) -> tuple[str, str]:
-    """Run rollback_lora.sh, which locks, logs and tells. Raises CouncilError with its last line where it fails."""
-    release = form.get("release", "")
-    if not release or release.startswith("-"):
-        raise CouncilError("name the release to go back to")
-    script = Path(ROOT / "rollback_lora.sh")
-    done = subprocess.run(["bash", str(script), "--to", release], capture_output=True, text=True, timeout=300)
-    said = (done.stderr or done.stdout).strip().splitlines()
-    if done.returncode != DONE:
-        raise CouncilError(said[-1] if said else f"rollback_lora.sh ended with exit code {done.returncode}")
-    return "Rolled back", f"{release} serves now."
-
-
-async def _form(request: Request) -> dict[str, str]:
+async def form_of(request: Request) -> dict[str, str]:
     """The fields of a small urlencoded form; the first where one comes twice, none where it is too big."""
     body = b""
     async for piece in request.stream():

@@ -45,6 +45,7 @@ FLOORS = [
         "live",
         "outcomes",
         "probing",
+        "refuse",
         "rollout",
         "serve",
         "switch",

@@ -1,14 +1,16 @@
 """Notifications: the form each receiver takes, what people read, and that the webhook's URL stays a secret."""
 
+import json
 import socket
 from dataclasses import replace
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 from tenacity import wait_none
 
 from agent0 import ledger, notify
-from agent0.command import log, start_log
+from agent0.command import CouncilError, log, start_log
 from agent0.settings import get_settings
 from agent0.story import Message, compose, describe
 from tests.webhook import Receiver
@@ -117,6 +119,68 @@ def test_the_dead_mans_switch_is_told(receiver, webhook, monkeypatch, state, pat
     assert "s3cret" not in capsys.readouterr().out
 
 
+@pytest.fixture
+def setting(webhook, monkeypatch):
+    """Set one setting, without a webhook."""
+
+    def set_one(name, value):
+        monkeypatch.setenv(name, str(value))
+        webhook("")
+
+    return set_one
+
+
+def test_alertmanager_hears_what_fires_and_what_does_not_any_more(receiver, setting):
+    setting("ALERTMANAGER_URL", f"{receiver.url}/")
+    notify.send(CARD)
+    notify.send(replace(CARD, severity="info", title="Night: deployed", link=""))
+    assert receiver.paths == ["/hook/s3cret/api/v2/alerts"] * 2
+    bad, good = (
+        {alert["labels"]["severity"]: alert for alert in body} for body in map(json.loads, receiver.bodies)
+    )  # fmt: skip
+    assert set(bad) == set(good) == {"warning", "error"}
+    firing = [name for alerts in (bad, good) for name, alert in alerts.items() if alert["endsAt"] > alert["startsAt"]]
+    assert firing == ["error"] and bad["error"]["labels"] == good["error"]["labels"]
+    assert bad["error"]["labels"]["alertname"] == "CouncilNight"
+    assert bad["error"]["annotations"] == {"summary": CARD.title, "description": CARD.verdict}
+    assert bad["error"]["generatorURL"] == CARD.link and "generatorURL" not in good["error"]
+
+
+def test_the_figures_of_the_nights_reach_a_pushgateway_and_a_textfile(receiver, setting, home):
+    ledger.append("gate", improvement=0.125, success=0.375)
+    setting("METRICS_TEXTFILE", home / "council.prom")
+    setting("PUSHGATEWAY_URL", receiver.url)
+    notify.publish()
+    assert receiver.methods == ["PUT"] and receiver.paths == ["/hook/s3cret/metrics/job/council"]
+    written = (home / "council.prom").read_text()
+    for text in (receiver.bodies[0].decode(), written):
+        samples = {s.name: s.value for family in text_string_to_metric_families(text) for s in family.samples}
+        assert samples["autogen_quality_improvement_ratio"] == 0.125
+        assert samples["autogen_held_out_success_ratio"] == 0.375
+        assert "autogen_night_exit_code" not in samples
+    assert (home / "council.prom").stat().st_mode & 0o777 == 0o644
+
+
+def test_what_cannot_be_published_is_a_warning_without_the_url(capsys, receiver, setting):
+    notify.publish()
+    receiver.statuses = [400]
+    setting("PUSHGATEWAY_URL", receiver.url)
+    notify.publish()
+    setting("ALERTMANAGER_URL", "http://example.org/s3cret")
+    notify.send(MESSAGE)
+    said = capsys.readouterr().out
+    assert "Pushgateway at 127.0.0.1 was not told: HTTP 400" in said
+    assert "Alertmanager at ? was not told: example.org must be https://" in said
+    assert len(receiver.bodies) == 1 and "s3cret" not in said
+
+
+@pytest.mark.parametrize("path", ["council.txt", "nowhere/council.prom"])
+def test_a_textfile_that_node_exporter_would_not_read_is_refused(setting, home, path):
+    setting("METRICS_TEXTFILE", home / path)
+    with pytest.raises(CouncilError, match=r"METRICS_TEXTFILE=.*a \.prom file in a folder that is there"):
+        get_settings()
+
+
 def test_a_switch_that_is_not_there_is_a_warning_and_without_one_nothing_is_sent(webhook, monkeypatch, capsys):
     webhook("")
     assert notify.ping("start") is False
@@ -158,7 +222,7 @@ def test_a_slow_receiver_is_not_told_twice(webhook, monkeypatch):
         tries.append(options["timeout"])
         raise requests.ReadTimeout("https://example.org/s3cret")
 
-    monkeypatch.setattr(requests.Session, "post", never_answers)
+    monkeypatch.setattr(requests.Session, "request", never_answers)
     webhook("https://example.org/s3cret")
     assert notify.send(MESSAGE) is False
     assert tries == [notify.TIMEOUT]

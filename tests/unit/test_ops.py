@@ -2,7 +2,10 @@
 
 import configparser
 import json
+import os
 import re
+import shutil
+import subprocess
 
 import pytest
 import yaml
@@ -67,8 +70,36 @@ def test_units_start_what_is_there(path):
     assert "night" not in path.name or set(unit["Service"]["SuccessExitStatus"].split()) == fine
 
 
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="no promtool in PATH (Debian's package: prometheus)")
+@pytest.mark.parametrize(
+    "what", ["check config prometheus.yml", "check rules alerts.yml", "test rules alerts_test.yml"]
+)
+def test_prometheus_itself_takes_config_and_rules_and_fires_them(what):
+    done = subprocess.run(["promtool", *what.split()], cwd=OPS, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0 and "SUCCESS" in done.stdout, done.stdout + done.stderr
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="no systemd-analyze in PATH")
+def test_systemd_itself_takes_the_units(tmp_path):
+    for path in [*OPS.glob("*.service"), *OPS.glob("*.timer")]:
+        unit = re.sub(r"%h/autogen-council/\.venv/\S+", "/bin/true", path.read_text())
+        (tmp_path / path.name).write_text(unit.replace("%h/autogen-council", str(ROOT)))
+    units = sorted(map(str, tmp_path.iterdir()))
+    command = ["systemd-analyze", "--user", "verify", *units]
+    done = subprocess.run(command, env={**os.environ, "XDG_RUNTIME_DIR": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, done.stdout + done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(shutil.which("logrotate") is None, reason="no logrotate in PATH")
+def test_logrotate_itself_takes_the_configuration(tmp_path):
+    (tmp_path / "logs").mkdir()
+    command = ["logrotate", "--debug", "--state", "logs/.logrotate", str(OPS / "logrotate.conf")]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0 and "error:" not in done.stderr, done.stderr
+
+
 def test_the_ledger_is_never_rotated():
-    assert re.findall(r"^(\S+) \{", (OPS / "logrotate.conf").read_text(), re.MULTILINE) == ["logs/server_*.log"]
+    assert re.findall(r'^"(\S+)" \{', (OPS / "logrotate.conf").read_text(), re.MULTILINE) == ["logs/server_*.log"]
 
 
 def test_every_file_of_ops_is_named_in_readme():

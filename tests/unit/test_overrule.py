@@ -5,15 +5,18 @@ import sqlite3
 from contextlib import closing
 
 import pytest
+from lora_kit import make_release
 from night_kit import example, whole_night
 
-from agent0 import adapters, forget, gate, ledger, report, veto, why
+from agent0 import adapters, forget, gate, ledger, morning, refuse, report, rollout, veto, way_back, why
 from agent0 import train as training
-from agent0.command import DONE, NOTHING_TO_DO, CouncilError
+from agent0.command import DONE, LOCKED, NOTHING_TO_DO, REFUSED, CouncilError
 from agent0.council.answers import Answers
 from agent0.council.jury import Jury
 from agent0.gate import Judgement
+from agent0.records import write_json
 from agent0.settings import get_settings
+from agent0.switch import only_one
 from faiss_memory import FaissMemory
 
 
@@ -61,6 +64,55 @@ def test_a_veto_makes_the_next_training_due_and_its_release_a_replacement(deploy
     monkeypatch.setattr(training, "train", lambda pool, *_: (_ for _ in ()).throw(CouncilError(f"{len(pool)} trained")))
     with pytest.raises(CouncilError, match="5 trained"):
         training.main()
+
+
+@pytest.fixture
+def waiting(deployed):
+    """A release that waits as loras/latest, on hold after its deployment."""
+    release = make_release(seed=3)
+    adapters.point("latest", release)
+    write_json(release.path / "deployment_summary.json", {"verdict": "hold"})
+    return release
+
+
+def test_a_refused_release_is_never_deployed_nor_tried_again(waiting, deployed, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["adapters", "held"])
+    assert adapters.main() == DONE and waiting.name in capsys.readouterr().out
+    assert any(f"{waiting.name} is on hold: it is tried again." in line for line in morning.tomorrow(30))
+    assert refuse.refuse_release("loras/latest", "ann, on the command line")
+    assert not refuse.refuse_release(waiting.name, "bob")
+    with pytest.raises(CouncilError, match=r"refused by ann.*refuse \S+ --undo") as refused:
+        rollout.deploy("loras/latest")
+    assert refused.value.exit_code == REFUSED
+    monkeypatch.setattr("sys.argv", ["gate"])
+    with pytest.raises(CouncilError, match="refused by ann"):
+        gate.main()
+    monkeypatch.setattr("sys.argv", ["adapters", "held"])
+    assert adapters.main() == DONE and capsys.readouterr().out.strip() == ""
+    assert [place.fate.partition(",")[0] for place in morning.chain() if place.refused] == ["refused by ann"]
+    assert any("is refused and not tried again" in line for line in morning.tomorrow(30))
+    assert refuse.refuse_release(waiting.name, "bob", undo=True) and adapters.validate(waiting.name) == waiting
+    assert [event["by"] for event in ledger.read() if "refusal" in event["event"] and "by" in event] == [
+        "ann, on the command line", "bob"]  # fmt: skip
+
+
+def test_a_refused_release_is_not_gone_back_to(waiting, deployed):
+    write_json(waiting.path / "deployment_summary.json", {"verdict": "promoted", "timings": {"finished": 5}})
+    assert waiting in adapters.rollback_targets()
+    assert refuse.refuse_release(waiting.name, "ann")
+    assert waiting not in adapters.rollback_targets()
+    with pytest.raises(CouncilError, match="refused by ann"):
+        way_back.rollback(waiting.name)
+    assert adapters.target("current") == deployed
+
+
+def test_what_serves_base_and_what_is_on_trial_are_not_refused(waiting, deployed):
+    for name, rule in ((deployed.name, "rollback_lora.sh"), ("base", "cannot be refused"), ("r9", "no such release")):
+        with pytest.raises(CouncilError, match=rule):
+            refuse.refuse_release(name, "ann")
+    with only_one(), pytest.raises(CouncilError, match="rolling out") as busy:
+        refuse.refuse_release(waiting.name, "ann")
+    assert busy.value.exit_code == LOCKED and adapters.refused(waiting) is None
 
 
 def test_jurors_who_elected_what_is_vetoed_lose_weight():
@@ -117,6 +169,7 @@ def test_a_user_is_gone_everywhere_and_a_proof_says_so(deployed, home):
     assert proof["examples"] == ["example1", "example3", "example5"] and len(proof["answers"]) == 3
     assert proof["releases_trained_on_it"] == [deployed.name] and proof["releases_pruned"] == []
     assert proof["removed"]["gate answers"] == 1 and proof["reports"] == ["report_20261123.html"]
+    assert proof["next_training_takes"] == ["example0", "example2", "example4"]
     assert proof["still_holding_it"] == [] and list(proof["pool_now"]) == ["harvest_20261122.jsonl"]
     assert veto.removed(deployed) == 3
     assert forget.forget("ann", None, prune=False) == NOTHING_TO_DO

@@ -5,10 +5,11 @@ import subprocess
 import pytest
 from fastapi import FastAPI
 from fastapi.testclient import TestClient
+from lora_kit import make_release
 from night_kit import NASTY, whole_night
 
-from agent0 import report, train
-from agent0.serve import pages
+from agent0 import adapters, ledger, report, train
+from agent0.serve import overrule, pages
 from agent0.serve.api import is_loopback
 from agent0.settings import ROOT, get_settings
 from faiss_memory import FaissMemory
@@ -26,7 +27,9 @@ def app(monkeypatch, home):
     monkeypatch.setenv("COUNCIL_API_KEY", KEY)
     get_settings.cache_clear()
     memory, app = FaissMemory(), FastAPI()
-    pages.install(app, memory, pages.Visitors(is_loopback))
+    visitors = pages.Visitors(is_loopback)
+    pages.install(app, memory, visitors)
+    overrule.install(app, memory, visitors)
     app.state.memory = memory
     yield app
     memory.close()
@@ -94,8 +97,26 @@ def test_a_veto_from_the_page_leaves_the_pool(app):
     assert '<body class="signed">' in visitor.get("/").text
     answer = visitor.post("/veto", data={"example": "example1", "undo": "false"}, headers=ORIGIN)
     assert answer.status_code == 200 and "is vetoed" in answer.text
+    assert "allow again" in visitor.get("/").text
     assert "example1" not in {e.id for e in train.load_pool(get_settings().training_data)}
     assert visitor.post("/veto", data={"example": "nothing"}, headers=ORIGIN).status_code == 400
+
+
+def test_a_release_is_refused_from_the_page_by_whom_it_says(app):
+    visitor, release = signed_in(app), make_release(seed=7)
+    assert "refuse</button>" not in visitor.get("/").text
+    adapters.point("latest", release)
+    ledger.append("training", release=release.name)
+    assert "refuse</button>" in visitor.get("/").text
+    answer = visitor.post("/refuse", data={"release": release.name, "undo": "false"}, headers=ORIGIN)
+    assert answer.status_code == 200 and "never deployed" in answer.text
+    assert ledger.last("refusal")["by"] == "somebody on the page, at 127.0.0.1"
+    assert "refused by somebody on the page, at 127.0.0.1" in visitor.get("/").text
+    serving = adapters.target("current").name
+    for wrong in (serving, "base", "nothing", "--list", ""):
+        assert visitor.post("/refuse", data={"release": wrong}, headers=ORIGIN).status_code == 400
+    assert visitor.post("/refuse", data={"release": release.name, "undo": "true"}, headers=ORIGIN).status_code == 200
+    assert adapters.validate(release.name) == release
 
 
 def test_a_thumb_becomes_feedback(app):
@@ -115,7 +136,7 @@ def test_a_rollback_from_the_page_runs_the_script(app, monkeypatch):
             command, 0 if command[-1] == "base" else 30, "", "rollback: no such release\n"
         )
 
-    monkeypatch.setattr(pages.subprocess, "run", run)
+    monkeypatch.setattr(overrule.subprocess, "run", run)
     visitor = signed_in(app)
     assert visitor.post("/rollback", data={"release": "base"}, headers=ORIGIN).status_code == 200
     assert ran == [["bash", str(ROOT / "rollback_lora.sh"), "--to", "base"]]
@@ -125,7 +146,7 @@ def test_a_rollback_from_the_page_runs_the_script(app, monkeypatch):
     assert len(ran) == 2
 
 
-@pytest.mark.parametrize("path", ["/veto", "/thumb", "/rollback"])
+@pytest.mark.parametrize("path", ["/veto", "/thumb", "/refuse", "/rollback"])
 def test_nobody_acts_without_signing_in_or_from_another_page(app, path):
     form = {"example": "example1", "answer": app.state.memory.meta[0]["id"], "success": "true", "release": "base"}
     assert browser(app).post(path, data=form, headers=ORIGIN).status_code == 403

@@ -1,6 +1,9 @@
 """README says what is there: every setting, metric, exit code, file and command."""
 
+import importlib
 import re
+import shlex
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,8 +14,10 @@ from agent0 import command
 from agent0.settings import ROOT, Settings
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
-COMMANDS = [line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()[:1] != "#"]
+BLOCKS = [block.replace("\\\n", "") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
+COMMANDS = [
+    line.split(" #")[0].strip() for block in BLOCKS for line in block.splitlines() if line.strip()[:1] not in ("", "#")
+]
 
 
 @pytest.mark.parametrize("name", [name.upper() for name in Settings.model_fields])
@@ -61,30 +66,88 @@ def test_make_targets_and_scripts_of_readme_exist():
             assert (ROOT / script).exists(), line
 
 
-@pytest.mark.parametrize("line", [line for line in COMMANDS if line.startswith(("python -c", "df "))])
-def test_quick_commands_run_as_printed(line, tmp_path):
-    line = line.replace("python ", f"{sys.executable} ", 1)
-    done = subprocess.run(["bash", "-c", line], cwd=ROOT, capture_output=True, text=True, timeout=60)
-    assert done.returncode == 0, done.stderr
+FRESH = {  # what README prints → how it ends where nothing has happened yet and no server runs
+    "python harvest_failures.py": command.NOTHING_TO_DO,
+    "bash train_lora.sh": command.NOTHING_TO_DO,
+    "bash deploy_lora.sh loras/latest": command.REFUSED,
+    "bash rollback_lora.sh": command.NOTHING_TO_DO,
+    "make cron-line": command.DONE,
+    "python -m agent0.memory": command.DONE,
+    "python -m agent0.report": command.NOTHING_TO_DO,
+    "python -m agent0.veto EXAMPLE": command.FAILED,
+    "python -m agent0.refuse RELEASE": command.REFUSED,
+    "python -m agent0.why ANSWER": command.FAILED,
+    "python -m agent0.forget --user NAME": command.NOTHING_TO_DO,
+    "python -m agent0.ledger verify": command.DONE,
+    "python -m agent0.evaluate": command.FAILED,
+    **{line: command.DONE for line in COMMANDS if line.startswith(("python -c", "df "))},
+}
+LONG = (
+    "make demo",
+    "make test",
+    "make serve",
+    "make night",
+    "BASE_MODEL=",
+    "VLLM_",
+    "python -m bench.",
+    "source ",
+    "crontab ",
+)
+LOOKING = ("head ", "cat ", "tail ", "curl ", "nvidia-smi")  # at what a night leaves behind
+
+
+def test_every_command_of_readme_is_run_here_or_takes_long_or_looks_at_a_night():
+    assert [line for line in COMMANDS if line not in FRESH and not line.startswith((*LONG, *LOOKING))] == []
+    assert [line for line in FRESH if line not in COMMANDS] == []
+
+
+@pytest.mark.parametrize("line", FRESH)
+def test_commands_of_readme_run_as_printed(line, home, monkeypatch, capsys):
+    with socket.create_server(("127.0.0.1", 0)) as nobody:
+        monkeypatch.setenv("COUNCIL_URL", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+    program, *words = shlex.split(line)
+    if program == "python" and words[0] != "-c":  # in this process: each import of a library once
+        name, arguments = (words[1], words[2:]) if words[0] == "-m" else (words[0].removesuffix(".py"), words[1:])
+        monkeypatch.setattr(sys, "argv", [name, *arguments])
+        assert ended(importlib.import_module(name).main) == FRESH[line], capsys.readouterr()
+        return
+    if program == "bash" and not (ROOT / ".venv/bin/python").exists():
+        pytest.skip("the scripts run by .venv, and there is none")
+    command_line = line.replace("python ", f"{sys.executable} ", 1)
+    done = subprocess.run(["bash", "-c", command_line], cwd=ROOT, capture_output=True, text=True, timeout=120)
+    assert done.returncode == FRESH[line], done.stdout + done.stderr
     assert done.stdout.strip()
 
 
-@pytest.mark.parametrize(
-    "line",
-    [
-        "harvest_failures.py",
-        "-m agent0.evaluate",
-        "-m examples.make_questions",
-        "-m agent0.adapters",
-        *(f"-m agent0.{name}" for name in ("report", "veto", "why", "forget", "ledger")),
-    ],
-)
-def test_python_commands_have_help(line):
-    done = subprocess.run(
-        [sys.executable, *line.split(), "--help"], cwd=ROOT, capture_output=True, text=True, timeout=60
+def ended(main) -> int:
+    try:
+        return main() or command.DONE
+    except command.CouncilError as error:
+        return error.exit_code
+
+
+PARSING = [path for path in [*(ROOT / "agent0").glob("*.py"), *ROOT.glob("*.py"), *(ROOT / "bench").glob("*.py")]
+           if "ArgumentParser(" in path.read_text(encoding="utf-8") and path.stem != "command"]  # fmt: skip
+
+
+@pytest.mark.parametrize("path", PARSING, ids=lambda path: path.stem)
+def test_help_is_the_header(path, monkeypatch, capsys):
+    module = importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+    monkeypatch.setattr(sys, "argv", [path.name, "--help"])
+    with pytest.raises(SystemExit) as ended:
+        module.main()
+    said = " ".join(capsys.readouterr().out.split())
+    assert ended.value.code == command.DONE
+    assert " ".join(module.__doc__.splitlines()[0].split()) in said or " ".join(module.main.__doc__.split()) in said
+
+
+def test_a_command_without_arguments_shows_its_header_and_refuses_any():
+    asked, wrong = (
+        subprocess.run([sys.executable, "-m", *words], cwd=ROOT, capture_output=True, text=True, timeout=120)
+        for words in (("agent0.serve", "--help"), ("agent0.train", "--fast"))
     )
-    assert done.returncode == 0, done.stderr
-    assert "usage" in done.stdout.lower()
+    assert asked.returncode == command.DONE and "Start the Council server" in asked.stdout
+    assert wrong.returncode == command.USAGE and "--fast" in wrong.stderr
 
 
 def test_the_suite_runs_by_plain_python_and_prints_what_the_seed_prints(tmp_path):
