@@ -216,6 +216,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployments", type=int, default=10_000, help="of each case (10000)")
     parser.add_argument("--peers", type=int, default=2000, help="of each case, how many the other rules decide (2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     arguments = parser.parse_args()
     ends = "rolled back / held / promoted, %"
@@ -223,7 +224,7 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- | --- |")
     kept = []
     for case in (case for case in CASES if case.name in (arguments.case or [case.name])):
-        tallies = simulate(case, arguments.deployments, peers=arguments.peers)
+        tallies = simulate(case, arguments.deployments, arguments.seed, arguments.peers)
         kept.append(case.bound(tallies["ours"]))
         print(row(case, tallies, kept[-1]), flush=True)
     return DONE if all(kept) else FAILED

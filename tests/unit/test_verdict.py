@@ -19,9 +19,8 @@ def pairs(stable, candidate, count=60, stable_ms=100.0, candidate_ms=100.0):
     ]
 
 
-@pytest.mark.parametrize(
-    ("stable", "candidate", "end", "decided_by"),
-    [
+BAR = {
+    "success": [
         (0.95, 0.95, PROMOTE, "threshold"),
         (0.9, 0.95, PROMOTE, "threshold"),
         (0.9, 0.8, HOLD, "threshold"),
@@ -33,29 +32,25 @@ def pairs(stable, candidate, count=60, stable_ms=100.0, candidate_ms=100.0):
         (0.0, 0.05, PROMOTE, "stable"),
         (0.8, 0.8, PROMOTE, "stable"),
     ],
-)
-def test_success_against_its_bar(stable, candidate, end, decided_by):
-    judged = verdict(Evidence(pairs(stable, candidate)), SEED)
-    assert judged.end == end, judged.reason
-    assert judged.bars[0].decided_by == decided_by
-    assert judged.improvement == pytest.approx(candidate - stable)
-    json.dumps(judged.capital, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("stable_ms", "candidate_ms", "end", "decided_by"),
-    [
+    "p95_ms": [
         (100, 1000, PROMOTE, "threshold"),
         (100, 1001, ROLL_BACK, "threshold"),
         (2000, 900, PROMOTE, "stable"),
         (2000, 2200, PROMOTE, "stable"),
         (2000, 2500, ROLL_BACK, "stable"),
     ],
-)
-def test_latency_against_its_bar(stable_ms, candidate_ms, end, decided_by):
-    judged = verdict(Evidence(pairs(1, 1, stable_ms=stable_ms, candidate_ms=candidate_ms)), SEED)
+}
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in BAR.items() for case in cases])
+def test_each_value_against_its_bar(name, case):
+    stable, candidate, end, decided_by = case
+    seen = pairs(stable, candidate) if name == "success" else pairs(1, 1, 60, stable, candidate)
+    judged = verdict(Evidence(seen), SEED)
     assert judged.end == end, judged.reason
-    assert [bar.decided_by for bar in judged.bars if bar.name == "p95_ms"] == [decided_by]
+    assert [bar.decided_by for bar in judged.bars if bar.name == name] == [decided_by]
+    assert judged.improvement == pytest.approx(candidate - stable if name == "success" else 0)
+    json.dumps(judged.capital, allow_nan=False)
 
 
 def test_a_moment_that_slows_both_accuses_nobody():
