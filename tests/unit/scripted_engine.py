@@ -93,7 +93,7 @@ class Running:
 
 @dataclass
 class Users:
-    """What clients saw: (when sent, when answered, by which adapter), and (when, what) failed; unix seconds."""
+    """What clients saw: (when sent, when answered, by which adapter), and (when it failed, what); unix seconds."""
 
     answers: list[tuple[float, float, str]] = field(default_factory=list)
     failed: list[tuple[float, Exception]] = field(default_factory=list)
@@ -109,7 +109,7 @@ class Users:
             answer = client._call("POST", "/v1/chat/completions", json=body).json()
             self.answers.append((sent, time.time(), answer["council"]["adapter"]))
         except Exception as error:
-            self.failed.append((sent, error))
+            self.failed.append((time.time(), error))
 
 
 @contextlib.contextmanager

@@ -33,6 +33,7 @@ def server(home, monkeypatch):
     running = Running().start()
     monkeypatch.setenv("COUNCIL_URL", running.url)
     monkeypatch.setenv("MONITOR_DURATION", "0.2")
+    monkeypatch.setenv("ROLLBACK_THRESHOLD_LATENCY", "60000")  # a busy machine must not decide
     get_settings.cache_clear()
     old = make_release(1)
     adapters.point("current", old)
@@ -239,6 +240,7 @@ def test_a_server_that_is_killed_in_mid_rollout_comes_back_with_the_old_one(home
     save_base(home / "tiny", monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as free:
         monkeypatch.setenv("COUNCIL_URL", f"http://127.0.0.1:{free.getsockname()[1]}")
+    monkeypatch.setenv("ROLLBACK_THRESHOLD_LATENCY", "60000")
     get_settings.cache_clear()
     old, candidate, gap = make_release(1), make_release(2), []
     adapters.point("current", old)
@@ -250,11 +252,11 @@ def test_a_server_that_is_killed_in_mid_rollout_comes_back_with_the_old_one(home
         killer.join()
         assert "no answer" in ledger.last("rollback")["reason"]
         with served(client):
-            gap.append(time.time())
             assert client.health()["adapter"] == old.name and client.health()["canary"] is None
+            gap.append(time.time())
             users.ask(client, "after")
     assert users.answers[-1][2] == old.name and candidate.name in users.adapters
-    assert all(gap[0] - 0.5 < sent < gap[1] for sent, _ in users.failed)
+    assert all(gap[0] < when < gap[1] for when, _ in users.failed)
     assert adapters.target("current") == old and not switch.journal().exists()
     users.failed.clear()
     record_property("under fire", line("kill -9 of the server, in between not counted", users))
