@@ -25,7 +25,7 @@ from agent0.verdict import ERROR_IN, MIN_LIVE, MIN_PROBES, Judge
 
 SHARES = (0.1, 0.5, 1.0)  # of the users, one after the other
 LOG_SECONDS, LIVE_SECONDS = 10, 1
-BAR = "watching {n:.0f}/{total:.0f} s {bar:10} {postfix}"
+BAR = "{n:.0f}/{total:.0f} s {bar:8} {desc}"
 
 
 @dataclass
@@ -110,7 +110,7 @@ class Watch:
         if self.elapsed >= self._logged + LOG_SECONDS:
             self._logged = self.elapsed
             log.info("watching, %.0f of %.0f s: %s", self.elapsed, self.seconds, progress(self.judge, self.share))
-        bar.set_postfix_str(glance(self.judge, self.share), refresh=False)
+        bar.set_description_str(glance(self.judge, self.share), refresh=False)
         bar.update(min(self.elapsed, bar.total) - bar.n)
 
     def _read_live(self) -> None:
@@ -152,7 +152,7 @@ def glance(judge: Judge, share: float) -> str:
         return f"{share:.0%} of users"
     right, _, low, high, slow = _figures(judge)
     success = f"{right:.0%} right ({100 * low:.0f}-{high:.0%})"
-    return f"{share:.0%} of users, {success}, p95 {slow:.0f} ms, {judge.earned:.1f}:1, {judge.verdict().end}"
+    return f"{share:.0%} of users, {success}, p95 {slow:.0f} ms, {min(judge.earned, 999):.0f}:1, {judge.verdict().end}"
 
 
 def _figures(judge: Judge) -> tuple[float, float, float, float, float]:
