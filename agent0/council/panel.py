@@ -20,10 +20,17 @@ class Panel:
     def __init__(self, judges: Sequence[Member] = ()):
         self.judges, self._attendance = judges, Attendance()
         self._heard: queue.SimpleQueue[float] = queue.SimpleQueue()
+        self._seen: set[str] = set()
         self._closed = threading.Event()
 
     def compare(self, question: str, stable: str, candidate: str) -> None:
-        """Put two answers before the judges, without personal data; what holds a secret or gives orders, never."""
+        """Put two answers before the judges, once a question, without personal data.
+
+        What holds a secret, or gives orders, never comes before them.
+        """
+        if question in self._seen:
+            return
+        self._seen.add(question)
         if stable.strip() == candidate.strip():
             self._heard.put(0.5)
         else:

@@ -94,8 +94,9 @@ def test_several_judges_have_one_opinion_and_equal_answers_need_none(judge):
     panel = Panel(members)
     panel.compare("Is it nice?", "an old view", "a new view")
     assert opinions(panel, 1) == [pytest.approx(2 / 3)]
-    panel.compare("Is it nice?", "yes", " yes\n")
-    assert opinions(panel, 1) == [0.5]
+    panel.compare("Is it nice?", "a new view", "an old view")  # it was judged
+    panel.compare("Is it warm?", "yes", " yes\n")
+    assert opinions(panel, 1) == [0.5] and panel.heard() == []
 
 
 def test_nothing_private_reaches_a_judge(judge):

@@ -127,7 +127,9 @@ def test_a_broken_candidate_is_withdrawn_and_no_request_fails(server, fire, monk
     consistent(server, server.old)
     assert list(adapters.links("failed").values()) == [candidate]
     told = json.loads((candidate.path / "rollback_summary.json").read_text())
-    assert told["timings"]["verdict_to_previous_seconds"] >= 0
+    timings = told["timings"]
+    assert timings["started"] < timings["verdict"] < timings["finished"]
+    assert 0 < timings["verdict_to_previous_seconds"] <= timings["finished"] - timings["verdict"] + 0.001
 
 
 def test_a_good_candidate_earns_its_steps_and_the_users(server, fire):

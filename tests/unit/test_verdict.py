@@ -7,6 +7,7 @@ import pytest
 from agent0 import live
 from agent0.evidence import Evidence, Live, Pair, Thresholds, p95
 from agent0.verdict import HOLD, PROMOTE, ROLL_BACK, Judge, verdict
+from agent0.watch import glance, progress
 
 SEED = Thresholds(success=0.85, latency_ms=1000)
 
@@ -145,6 +146,40 @@ def test_a_threshold_of_one_or_nearly_nothing_can_be_judged():
     assert verdict(Evidence(pairs(1, 0.9)), Thresholds(1, 1000)).end == ROLL_BACK
     assert verdict(Evidence(pairs(1, 1)), Thresholds(1, 1000)).end == PROMOTE
     assert verdict(Evidence(pairs(0.5, 0.5)), Thresholds(0.01, 1000)).end == PROMOTE
+
+
+@pytest.mark.parametrize(("count", "end"), [(0, "nothing is answered yet"), (8, "hold"), (60, "promote")])
+def test_progress_says_how_it_stands_and_the_terminals_line_fits(count, end):
+    judge = Judge(SEED)
+    for pair in pairs(1, 1, 60, candidate_ms=900)[:count]:
+        judge.add(pair)
+    told, short = progress(judge, 0.5), glance(judge, 0.5)
+    assert told.startswith("50% of the users") and told.endswith(end)
+    assert len(short) <= 80 - len("60/60 s ######## ")
+    if count:
+        assert "success 100% (" in told and "900 ms" in told and "900 ms" in short and short.endswith(end)
+
+
+def test_opinions_of_judges_only_speak_against():
+    judge = Judge(SEED)
+    for pair in pairs(1, 1):
+        judge.add(pair)
+    for share in [1, 0] * 4:
+        judge.add_opinion(share)
+    assert judge.verdict().end == PROMOTE
+    for _ in range(18):
+        judge.add_opinion(0)
+    assert judge.verdict().end == ROLL_BACK and "prefer stable's answer to 22 of 26" in judge.verdict().reason
+    alone = Judge(SEED)
+    for _ in range(60):
+        alone.add_opinion(1)
+    assert alone.verdict().end == HOLD
+
+
+def test_time_per_token_is_told_where_the_server_tells_lengths():
+    counted = [Pair("a", True, True, 100, 300, 10, 60), Pair("b", True, True, 100, 300)]
+    assert Evidence(counted).summary()["p95_ms_per_token"] == {"stable": 10, "candidate": 5}
+    assert Evidence(counted[1:]).summary()["p95_ms_per_token"] == {"stable": None, "candidate": None}
 
 
 def test_p95_is_the_nearest_rank():
