@@ -205,11 +205,16 @@ def _tally(ends: Counter, answers: float | None) -> Tally:
 
 def row(case: Case, tallies: dict[str, Tally], kept: bool) -> str:
     """One line of the table, as Markdown: rolled back / held / promoted in percent, by rule."""
-    shares = [f"{100 * t.rolled_back:.2f} / {100 * t.held:.2f} / {100 * t.promoted:.2f}" for t in tallies.values()]
+    shares = [_shares(tally) for tally in tallies.values()]
     median = tallies["ours"].answers
     took = "" if median is None else f"{median:.0f}"
     bound = f"{case.wanted}: {'yes' if kept else 'NO'}" if case.wanted else ""
     return f"| {case.name} | {shares[0]} | {took} | {bound} | {shares[1]} | {shares[2]} |"
+
+
+def _shares(tally: Tally) -> str:
+    ends = tally.rolled_back, tally.held, tally.promoted
+    return " / ".join(f"{100 * share:.2f}" for share in ends) if any(ends) else ""
 
 
 def main() -> int:
