@@ -247,15 +247,17 @@ def test_a_server_that_is_killed_in_mid_rollout_comes_back_with_the_old_one(home
     old, candidate, gap = make_release(1), make_release(2), []
     adapters.point("current", old)
     client = CouncilClient()
-    with served(client) as program, asking(client.url) as users:
-        killer = threading.Thread(target=kill_in_mid_rollout, args=(client, program, gap))
-        killer.start()
-        assert rollout.deploy(candidate.name) == ROLLED_BACK
-        killer.join()
-        assert "no answer" in ledger.last("rollback")["reason"]
-        with served(client):
-            assert client.health()["adapter"] == old.name and client.health()["canary"] is None
+    with contextlib.ExitStack() as servers:
+        program = servers.enter_context(served(client))
+        with asking(client.url) as users:
+            killer = threading.Thread(target=kill_in_mid_rollout, args=(client, program, gap))
+            killer.start()
+            assert rollout.deploy(candidate.name) == ROLLED_BACK
+            killer.join()
+            assert "no answer" in ledger.last("rollback")["reason"]
+            servers.enter_context(served(client))
             gap.append(time.time())
+            assert client.health()["adapter"] == old.name and client.health()["canary"] is None
             users.ask(client, "after")
     assert users.answers[-1][2] == old.name and candidate.name in users.adapters
     assert all(gap[0] < when < gap[1] for when, _ in users.failed)
