@@ -16,7 +16,7 @@ import time
 import pytest
 from council_stub import Behaviour
 from lora_kit import make_base, make_release
-from scripted_engine import Running, ScriptedEngine, asking
+from scripted_engine import Running, ScriptedEngine, Users, asking
 from tiny_council import save_base
 
 from agent0 import adapters, ledger, rollout, switch, trial, watch
@@ -59,6 +59,7 @@ def fire(server, request, record_property):
 
 def line(case, users):
     """Case, requests, failed, outcome, seconds from the verdict to the old adapter: by the server, by the users."""
+    case = case.removeprefix("test_").replace("_", " ")
     asked, events = [case, len(users.answers), len(users.failed)], [e for e in ledger.read() if e["event"] in OUTCOMES]
     if not events:
         return [*asked, "nothing moved", "", ""]
@@ -145,11 +146,12 @@ def test_a_good_candidate_earns_its_steps_and_the_users(server, fire):
     assert evidence["live"]["requests"] > 0
 
 
-def test_without_traffic_the_probes_decide(server):
+def test_without_traffic_the_probes_decide(server, request, record_property):
     candidate = make_release(2)
     assert rollout.deploy(candidate.name) == DONE
     assert json.loads((candidate.path / "deployment_summary.json").read_text())["evidence"]["live"] is None
     consistent(server, candidate)
+    record_property("under fire", line(request.node.name, Users()))
 
 
 def test_what_is_neither_proven_good_nor_bad_is_held(server, fire, monkeypatch):
