@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest bench-memory bench-train \
-	sweep rollout-sim
+	sweep rollout-sim under-fire
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,9 @@ sweep: setup ## try training recipes on the pool at hand, about 10 minutes each
 
 rollout-sim: setup ## decide 10,000 simulated deployments a case with the real verdict, and with two other rules
 	$(BIN)/python -m bench.rollout_sim
+
+under-fire: .venv/.installed-dev ## deploy what is broken while users ask, and print what they saw
+	$(BIN)/python -m pytest tests/unit/test_under_fire.py -v
 
 bench-memory: setup ## measure the memory beside IndexFlatIP, mem0, LangChain, Chroma, sqlite-vec (MEMORY_PEERS_PYTHON)
 	$(BIN)/python -m bench.memory

@@ -14,12 +14,13 @@ from agent0.settings import get_settings
 
 @dataclass(frozen=True)
 class Reply:
-    """What the server answered: text, seconds of wall time it took, and the id for feedback."""
+    """What the server answered: text, seconds of wall time it took, its length in tokens, and the id for feedback."""
 
     id: str
     text: str
     seconds: float
     truncated: bool
+    tokens: int = 0  # 0 where the server does not say
 
 
 class ServerError(CouncilError):
@@ -60,6 +61,7 @@ class CouncilClient:
             choice["message"]["content"] or "",
             time.perf_counter() - start,
             choice["finish_reason"] == "length",
+            (answer.get("usage") or {}).get("completion_tokens", 0),
         )
 
     def ask_many(self, questions: Iterable[str], *, clients: int = 8, title: str = "asking", **options) -> list[Reply]:

@@ -1,6 +1,7 @@
 """What every command shares: exit codes, one-line errors, and a log that follows the scripts."""
 
 import argparse
+import errno
 import logging
 import os
 import sys
@@ -8,6 +9,7 @@ import time
 from collections.abc import Callable
 
 DONE, FAILED, USAGE, NOTHING_TO_DO, ROLLED_BACK, REFUSED, LOCKED = 0, 1, 2, 10, 20, 30, 75
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 log = logging.getLogger("council")
 
@@ -30,7 +32,7 @@ def start_log() -> None:
         handler.setFormatter(formatter)
         log.addHandler(handler)
     log.setLevel(logging.INFO)
-    log.propagate = False
+    log.propagate = logging.raiseExceptions = False  # a log file on a full disk drowns no message in tracebacks
 
 
 def no_arguments(header: str) -> None:
@@ -50,7 +52,10 @@ def run_command(main: Callable[[], int | None]) -> None:
     except KeyboardInterrupt:
         _report("interrupted")
         sys.exit(130)
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno in _FULL:
+            _report(f"{error.filename or 'a file'}: {error.strerror}; make room on the disk, and run it again")
+            sys.exit(FAILED)
         for handler in log.handlers[1:]:
             handler.handle(log.makeRecord("council", logging.ERROR, "", 0, "unexpected error", (), sys.exc_info()))
         raise

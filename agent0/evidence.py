@@ -9,13 +9,15 @@ from agent0.settings import Settings
 
 @dataclass(frozen=True)
 class Pair:
-    """One question asked of both. Times in ms."""
+    """One question asked of both. Times in ms, lengths in tokens (0: the server does not say)."""
 
     question: str
     stable_right: bool
     candidate_right: bool
     stable_ms: float
     candidate_ms: float
+    stable_tokens: int = 0
+    candidate_tokens: int = 0
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,16 @@ class Live:
 
 @dataclass(frozen=True)
 class Evidence:
-    """`live` is the candidate's traffic in the window, `stable_live` the stable one's; None: not measured."""
+    """`live` is the candidate's traffic in the window, `stable_live` the stable one's; None: not measured.
+
+    `opinions` are the judges' on questions that nothing verifies: the share of them that prefers the candidate.
+    """
 
     pairs: Sequence[Pair] = ()
     failure: str | None = None
     live: Live | None = None
     stable_live: Live | None = None
+    opinions: Sequence[float] = ()
 
     def summary(self) -> dict:
         """Counts, rates and p95s for deployment_summary.json."""
@@ -50,7 +56,16 @@ class Evidence:
             success, slow = (right / len(asked), round(p95(times), 1)) if asked else (None, None)
             figures[who] = {"right": right, "success": success, "p95_ms": slow}
         live = {name: asdict(seen) if (seen := getattr(self, name)) else None for name in ("live", "stable_live")}
-        return {"pairs": len(self.pairs), "questions": len(asked), "failure": self.failure, **figures, **live}
+        judged = {"asked": len(self.opinions), "for_candidate": sum(self.opinions)}
+        counts = {"pairs": len(self.pairs), "questions": len(asked), "failure": self.failure, "judged": judged}
+        per_token = {"p95_ms_per_token": {who: self._per_token(who) for who in figures}}
+        return {**counts, **figures, **per_token, **live}
+
+    def _per_token(self, who: str) -> float | None:
+        """A longer answer takes longer: the time of each token says which of the two it was."""
+        known = [(getattr(pair, f"{who}_ms"), getattr(pair, f"{who}_tokens")) for pair in self.pairs]
+        times = [ms / tokens for ms, tokens in known if tokens]
+        return round(p95(times), 2) if times else None
 
 
 @dataclass(frozen=True)

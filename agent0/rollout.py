@@ -12,7 +12,9 @@ from agent0 import adapters, ledger
 from agent0.adapters import Release
 from agent0.client import CouncilClient, ServerError
 from agent0.command import NOTHING_TO_DO, REFUSED, CouncilError, log, run_command
-from agent0.probing import load_probes, load_replays, mix
+from agent0.council.endpoint import endpoint_members
+from agent0.council.panel import Panel
+from agent0.probing import load_open, load_probes, load_replays, mix
 from agent0.switch import healthy, load_release, only_one, serve, serving_release
 from agent0.trial import Trial, recover
 from agent0.way_back import print_targets, rollback
@@ -33,13 +35,15 @@ def deploy(wanted: str) -> int:
             log.info("nothing to deploy: %s serves already", candidate.name)
             return NOTHING_TO_DO
         health = healthy(client)
-        questions = mix(load_probes(candidate.name), load_replays(candidate))
+        panel = Panel(endpoint_members())
+        opened = load_open(candidate) if panel.judges else []
+        questions = mix(load_probes(candidate.name), load_replays(candidate), opened)
         if (health.get("adapter"), health.get("canary")) != (previous.name, None):
             log.warning("warning: the server routes to %s, loras/current says %s: routing", health, previous.name)
             serve(client, previous)
         with _refusals(candidate.name):
             load_release(client, candidate)
-        return Trial(client, candidate, previous, questions).run()
+        return Trial(client, candidate, previous, questions, panel).run()
 
 
 def _accept(wanted: str) -> Release:

@@ -89,12 +89,10 @@ def answers(client: CouncilClient) -> bool:
     """Whether a server is there; a sick one counts."""
     try:
         client.health()
-    except ServerError as error:
-        if error.status is None:
+    except (ServerError, ValueError) as error:  # what is not JSON is an answer, too
+        if isinstance(error, ServerError) and error.status is None:
             log.warning("warning: the server is down: %s", error)
             return False
-    except ValueError:
-        pass  # it answers, if not in JSON
     return True
 
 

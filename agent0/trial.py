@@ -1,12 +1,15 @@
 """A candidate between its first question and the verdict: promoted, held, or withdrawn."""
 
+import contextlib
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
 from agent0 import adapters, ledger
 from agent0.adapters import Release
 from agent0.client import CouncilClient
 from agent0.command import DONE, REFUSED, ROLLED_BACK, CouncilError, log
+from agent0.council.panel import Panel
 from agent0.evidence import Evidence, Thresholds
 from agent0.records import Question, write_json
 from agent0.settings import get_settings
@@ -25,6 +28,7 @@ class Trial:
     candidate: Release
     previous: Release
     questions: list[Question] = field(default_factory=list)
+    panel: Panel = field(default_factory=Panel)
     started: float = field(default_factory=time.time)
     watch: Watch | None = None
     switched: bool = False  # current points to the candidate
@@ -48,7 +52,7 @@ class Trial:
         direct = get_settings().deploy_mode == "direct"
         if direct:
             self._switch()
-        asked = (self.client, self.previous, self.candidate, self.questions)
+        asked = (self.client, self.previous, self.candidate, self.questions, self.panel)
         self.watch = Watch(*asked, () if direct else SHARES, stopped=lambda: bool(signals))
         log.info("%s is on trial beside %s, which is the way back", self.candidate.name, self.previous.name)
         self.watch.run()
@@ -83,8 +87,9 @@ class Trial:
         """Let the previous release go on serving, and keep the candidate unmarked: another day may decide."""
         trouble = self._go_back()
         summary = {**self._summary("hold", judged), "server": trouble or "the server serves the previous release"}
-        ledger.append("hold", release=self.candidate.name, serving=self.previous.name, reason=judged.reason)
-        write_json(self.candidate.path / DEPLOYED, summary)
+        with written_down(self.previous, REFUSED):
+            ledger.append("hold", release=self.candidate.name, serving=self.previous.name, reason=judged.reason)
+            write_json(self.candidate.path / DEPLOYED, summary)
         journal().unlink()
         log.info("hold: %s goes on serving, %s is kept: %s", self.previous.name, self.candidate.name, judged.reason)
         return REFUSED
@@ -96,7 +101,8 @@ class Trial:
             **self._summary("rolled back", judged),
             "server": trouble or "the server serves the previous release",
         }
-        record_rollback(self.candidate, self.previous, summary, "monitor")
+        with written_down(self.previous, ROLLED_BACK):
+            record_rollback(self.candidate, self.previous, summary, "monitor")
         journal().unlink(missing_ok=True)
         log.info("%s is rolled back, %s serves again: %s", self.candidate.name, self.previous.name, judged.reason)
         return ROLLED_BACK
@@ -104,6 +110,7 @@ class Trial:
     def _go_back(self) -> str | None:
         """Serve the previous release alone, in links and on the server; return what went wrong there."""
         began = time.monotonic()
+        self.timings["verdict"] = time.time()
         trouble = try_serve(self.client, self.previous)
         self.timings["verdict_to_previous_seconds"] = round(time.monotonic() - began, 3)
         if adapters.target("current") != self.previous:
@@ -131,6 +138,16 @@ class Trial:
             "timings": {**spent, **self.timings},
             "settings": settings.public(),
         }
+
+
+@contextlib.contextmanager
+def written_down(serving: Release, exit_code: int) -> Iterator[None]:
+    """Turn a disk that takes no more into one line and this exit code; a journal that is there tells the next run."""
+    try:
+        yield
+    except OSError as error:
+        told = f"{serving.name} serves, but what happened cannot be written down: {error}; make room on the disk"
+        raise CouncilError(told, exit_code) from None
 
 
 def record_rollback(out: Release, back: Release, summary: dict, source: str) -> None:

@@ -58,6 +58,7 @@ class Judge:
         self.live: Live | None = None
         self.stable_live: Live | None = None
         self.control: Live | None = None
+        self.opinions: list[float] = []
         self._seen: set[str] = set()
         self._stable_ms: list[float] = []  # sorted
         self._limit_ms = thresholds.latency_ms  # what the candidate's p95 must not be over
@@ -66,7 +67,7 @@ class Judge:
         self._below, self._worse = Wealth(False, *out), Wealth(False, PAIR_BETS, FIRST)
         self._slow, self._slower = Wealth(True, *out), Wealth(True, *out)
         self._live_below, self._live_slow = Wealth(False, *out), Wealth(True, *out)
-        self._live_worse = Wealth(False, PAIR_BETS, FIRST)
+        self._live_worse, self._disliked = Wealth(False, PAIR_BETS, FIRST), Wealth(False, PAIR_BETS, FIRST)
         self._above, self._close, self._quick = Wealth(True, IN_BETS), Wealth(True, IN_BETS), Wealth(False, IN_BETS)
 
     def add(self, pair: Pair) -> None:
@@ -93,6 +94,14 @@ class Judge:
         self._close.bet((1 + pair.candidate_right - pair.stable_right) / 2, (1 - MARGIN) / 2)
         if pair.candidate_right != pair.stable_right:
             self._worse.bet(pair.candidate_right, 0.5)
+
+    def add_opinion(self, share: float) -> None:
+        """Take in the share of the judges that prefer the candidate's answer to stable's, where nothing verifies it.
+
+        It can only speak against the candidate: what judges like is not thereby right.
+        """
+        self.opinions.append(share)
+        self._disliked.bet(share, 0.5)
 
     def add_live(self, live: Live | None, stable: Live | None, control: Live | None = None) -> None:
         """Take in the live traffic up to now, in totals; what is new since the last time is bet on.
@@ -153,6 +162,7 @@ class Judge:
             (self._below.value if worse else 0, ERROR_OUT, self._bar),
             (self._worse.value, ERROR_OUT if self.weak else ERROR_WORSE, self._worse_on),
             ((self._slower if self.slow else self._slow).value, ERROR_OUT, self._slow_answers),
+            (self._disliked.value, ERROR_WORSE, self._opinion),
             (self._live_below.value if live_worse else 0, ERROR_OUT, self._live_bar),
             (self._live_slow.value, ERROR_OUT, self._live_slow_answers),
         )
@@ -188,6 +198,7 @@ class Judge:
         stand = {
             "success": self._below,
             "worse_than_stable": self._worse,
+            "judged_worse_than_stable": self._disliked,
             "latency": self._slower if self.slow else self._slow,
             "live_success": self._live_below,
             "live_worse_than_stable": self._live_worse,
@@ -239,6 +250,10 @@ class Judge:
         differ = [pair for pair in self.asked if pair.stable_right != pair.candidate_right]
         worse = sum(pair.stable_right for pair in differ)
         return f"worse than stable on {worse} of {len(differ)} questions where they differ"
+
+    def _opinion(self) -> str:
+        against = len(self.opinions) - sum(self.opinions)
+        return f"judges prefer stable's answer to {against:.3g} of {len(self.opinions)} questions"
 
     def _slow_answers(self) -> str:
         limit = self._limit_ms

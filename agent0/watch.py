@@ -6,23 +6,26 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from tqdm import tqdm
+from tqdm.contrib.logging import logging_redirect_tqdm
 
 from agent0.adapters import Release
 from agent0.bars import latency_bar
 from agent0.client import CouncilClient
 from agent0.command import log
+from agent0.council.panel import Panel
 from agent0.evidence import Evidence, Thresholds, p95
 from agent0.live import Samples, live_samples, live_traffic
 from agent0.metrics import SHADOW, USER
-from agent0.probing import ask_pair
+from agent0.probing import ask_both, compare
 from agent0.records import Question
 from agent0.sequential import interval
 from agent0.settings import get_settings
 from agent0.switch import check_route, split
-from agent0.verdict import MIN_LIVE, MIN_PROBES, Judge
+from agent0.verdict import ERROR_IN, MIN_LIVE, MIN_PROBES, Judge
 
 SHARES = (0.1, 0.5, 1.0)  # of the users, one after the other
 LOG_SECONDS, LIVE_SECONDS = 10, 1
+BAR = "{n:.0f}/{total:.0f} s {bar:8} {desc}"
 
 
 @dataclass
@@ -33,6 +36,7 @@ class Watch:
     stable: Release
     candidate: Release
     questions: Sequence[Question]
+    panel: Panel = field(default_factory=Panel)  # of judges, for the questions that have no known answer
     shares: Sequence[float] = SHARES
     stopped: Callable[[], bool] = lambda: False
     failure: str | None = None
@@ -50,20 +54,18 @@ class Watch:
 
         Raises CouncilError where the server's route is not what the watch made it.
         """
-        with tqdm(total=round(self.seconds, 1), desc="watching", unit="s", disable=None) as bar:
+        shown = {"total": round(self.seconds, 1), "bar_format": BAR, "dynamic_ncols": True, "disable": None}
+        with logging_redirect_tqdm([log]), tqdm(**shown) as bar:
             for turn, question in enumerate(itertools.cycle(self.questions)):
-                bar.update(min(self.elapsed, bar.total) - bar.n)
                 if turn:  # the first pair is asked before any user meets the candidate
                     self._grow()
-                if self.elapsed >= self.seconds and turn >= MIN_PROBES:
+                if self.elapsed >= self.seconds and len(self.judge.pairs) >= MIN_PROBES:
                     break
-                pair, self.failure = ask_pair(self.client, *self._names, question, turn)
-                if self.failure:
+                self._ask(question, turn)
+                if self.failure or self.stopped() or self.judge.proven_bad():
                     break
-                self.judge.add(pair)
-                self._look()
-                if self.stopped() or self.judge.proven_bad():
-                    break
+                self._look(bar)
+        self.panel.close()
         self._read_live()
         if not self.failure and not self.stopped():
             self._check_route()
@@ -78,7 +80,18 @@ class Watch:
 
     @property
     def evidence(self) -> Evidence:
-        return Evidence(self.judge.pairs, self.failure, self.judge.live, self.judge.stable_live)
+        judge = self.judge
+        return Evidence(judge.pairs, self.failure, judge.live, judge.stable_live, judge.opinions)
+
+    def _ask(self, question: Question, turn: int) -> None:
+        """Ask both; what can be verified is, and the judges compare the rest, in their own time."""
+        replies, self.failure = ask_both(self.client, *self._names, question, turn)
+        if replies and question.answer is not None:
+            self.judge.add(compare(question, *replies))
+        elif replies:
+            self.panel.compare(question.question, *(reply.text for reply in replies))
+        for opinion in self.panel.heard():
+            self.judge.add_opinion(opinion)
 
     def _grow(self) -> None:
         """Take the next step where its time has come and its part of the evidence is there."""
@@ -90,13 +103,15 @@ class Watch:
         self.steps.append({"share": share, "seconds": round(self.elapsed, 3), "evidence": round(earned, 2)})
         log.info("%s answers %.0f%% of the users; evidence %.1f to 1", self.candidate.name, 100 * share, earned)
 
-    def _look(self) -> None:
+    def _look(self, bar: tqdm) -> None:
         if self.elapsed >= self._read + LIVE_SECONDS:
             self._read = self.elapsed
             self._read_live()
         if self.elapsed >= self._logged + LOG_SECONDS:
             self._logged = self.elapsed
-            log.info("watching: %s, %.0f s left", progress(self.judge, self.share), max(0, self.seconds - self.elapsed))
+            log.info("watching, %.0f of %.0f s: %s", self.elapsed, self.seconds, progress(self.judge, self.share))
+        bar.set_description_str(glance(self.judge, self.share), refresh=False)
+        bar.update(min(self.elapsed, bar.total) - bar.n)
 
     def _read_live(self) -> None:
         after = live_samples(self.client, self._names) if self._before else None
@@ -122,10 +137,26 @@ class Watch:
 
 
 def progress(judge: Judge, share: float) -> str:
-    """The watch at a glance: rate with its interval, latency, evidence so far."""
+    """The watch in one line of the log: success with its interval, latency, evidence, the verdict if it ended now."""
+    if not judge.asked:
+        return f"{share:.0%} of the users; nothing is answered yet"
+    right, stable, low, high, slow = _figures(judge)
+    success = f"success {right:.0%} ({low:.0%} to {high:.0%}; stable {stable:.0%}) on {len(judge.asked)} questions"
+    evidence = f"evidence {judge.earned:.1f} to 1, {1 / ERROR_IN:.0f} promotes"
+    return f"{share:.0%} of the users; {success}; p95 {slow:.0f} ms; {evidence}; so far: {judge.verdict().end}"
+
+
+def glance(judge: Judge, share: float) -> str:
+    """The same in what fits on a terminal's line."""
+    if not judge.asked:
+        return f"{share:.0%} of users"
+    right, _, low, high, slow = _figures(judge)
+    success = f"{right:.0%} right ({100 * low:.0f}-{high:.0%})"
+    return f"{share:.0%} of users, {success}, p95 {slow:.0f} ms, {min(judge.earned, 999):.0f}:1, {judge.verdict().end}"
+
+
+def _figures(judge: Judge) -> tuple[float, float, float, float, float]:
+    """Candidate's and stable's success, the bounds of the candidate's, and the candidate's p95 in ms."""
     asked = len(judge.asked)
     right, stable = (sum(getattr(p, f"{who}_right") for p in judge.asked) for who in ("candidate", "stable"))
-    low, high = interval(right, asked)
-    slow = p95([pair.candidate_ms for pair in judge.pairs])
-    success = f"success {right / asked:.0%} ({low:.0%} to {high:.0%}; stable {stable / asked:.0%})"
-    return f"share {share:.0%}, {asked} questions, {success}, p95 {slow:.0f} ms, evidence {judge.earned:.1f} to 1"
+    return right / asked, stable / asked, *interval(right, asked), p95([pair.candidate_ms for pair in judge.pairs])

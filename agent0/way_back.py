@@ -5,9 +5,9 @@ import time
 from agent0 import adapters
 from agent0.adapters import Release
 from agent0.client import CouncilClient
-from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log
+from agent0.command import DONE, FAILED, NOTHING_TO_DO, CouncilError, log
 from agent0.switch import answers, noted_signals, only_one, serving_release, try_serve, unload_release
-from agent0.trial import record_rollback, recover
+from agent0.trial import record_rollback, recover, written_down
 
 
 def rollback(to: str | None = None, dry_run: bool = False) -> int:
@@ -55,7 +55,8 @@ def _go_back(client: CouncilClient, out: Release, back: Release) -> int:
     told = {"verdict": "rolled back", "release": out.name, "to": back.name, "reason": reason}
     server = trouble or ("the server serves it" if up else "the server is down and will load it when it starts")
     timings = {"started": started, "finished": time.time(), "seconds": seconds}
-    record_rollback(out, back, {**told, "server": server, "timings": timings}, "manual")
+    with written_down(back, FAILED):
+        record_rollback(out, back, {**told, "server": server, "timings": timings}, "manual")
     if trouble:
         raise CouncilError(f"loras/current points to {back.name}, but the server does not serve it: {trouble}")
     if up:

@@ -205,17 +205,23 @@ def _tally(ends: Counter, answers: float | None) -> Tally:
 
 def row(case: Case, tallies: dict[str, Tally], kept: bool) -> str:
     """One line of the table, as Markdown: rolled back / held / promoted in percent, by rule."""
-    shares = [f"{100 * t.rolled_back:.2f} / {100 * t.held:.2f} / {100 * t.promoted:.2f}" for t in tallies.values()]
+    shares = [_shares(tally) for tally in tallies.values()]
     median = tallies["ours"].answers
     took = "" if median is None else f"{median:.0f}"
     bound = f"{case.wanted}: {'yes' if kept else 'NO'}" if case.wanted else ""
     return f"| {case.name} | {shares[0]} | {took} | {bound} | {shares[1]} | {shares[2]} |"
 
 
+def _shares(tally: Tally) -> str:
+    ends = tally.rolled_back, tally.held, tally.promoted
+    return " / ".join(f"{100 * share:.2f}" for share in ends) if any(ends) else ""
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--deployments", type=int, default=10_000, help="of each case (10000)")
     parser.add_argument("--peers", type=int, default=2000, help="of each case, how many the other rules decide (2000)")
+    parser.add_argument("--seed", type=int, default=0, help="of the random numbers (0)")
     parser.add_argument("--case", action="append", choices=[case.name for case in CASES], help="only this one")
     arguments = parser.parse_args()
     ends = "rolled back / held / promoted, %"
@@ -223,7 +229,7 @@ def main() -> int:
     print("| --- | --- | --- | --- | --- | --- |")
     kept = []
     for case in (case for case in CASES if case.name in (arguments.case or [case.name])):
-        tallies = simulate(case, arguments.deployments, peers=arguments.peers)
+        tallies = simulate(case, arguments.deployments, arguments.seed, arguments.peers)
         kept.append(case.bound(tallies["ours"]))
         print(row(case, tallies, kept[-1]), flush=True)
     return DONE if all(kept) else FAILED

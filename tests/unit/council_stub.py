@@ -18,6 +18,7 @@ class Behaviour:
     delay: float = 0.0
     mode: str = "answer"  # or "error", "empty", "garbage", "not json"
     load_status: int = 200
+    view: str = "Perhaps."  # of a question without a known answer
     live: tuple[int, int, float] = (0, 0, 0.01)  # user requests, successes, seconds each; seen once it is asked
 
 
@@ -145,11 +146,13 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def say(stub: Stub, behaviour: Behaviour, question: str) -> str:
-    number, answer = stub.answers[question]
     if behaviour.mode == "empty":
         return " \n"
     if behaviour.mode == "garbage":
         return "!!!!!!!!"
+    if question not in stub.answers:
+        return behaviour.view
+    number, answer = stub.answers[question]
     return f"The answer is {answer}." if number % 10 < behaviour.right * 10 else "I would not know."
 
 

@@ -58,7 +58,7 @@ class ScriptedEngine:
         if behaviour.mode == "error":
             return on_event(ZeroDivisionError("the adapter broke the engine"))
         good = behaviour.mode == "answer" and behaviour.right > 0.5
-        text = say(self.stub, behaviour, question) if question in self.stub.answers else "Perhaps."
+        text = say(self.stub, behaviour, question)
         on_event(Result(text, name, 0.9 if good else 0.1, good, "stop", 1, 1, text))
 
     def close(self):
@@ -91,27 +91,43 @@ class Running:
         self.engine = ScriptedEngine()
 
 
+@dataclass
+class Users:
+    """What clients saw: (when sent, when answered, by which adapter), and (when it failed, what); unix seconds."""
+
+    answers: list[tuple[float, float, str]] = field(default_factory=list)
+    failed: list[tuple[float, Exception]] = field(default_factory=list)
+
+    @property
+    def adapters(self) -> set[str]:
+        return {adapter for _, _, adapter in self.answers}
+
+    def ask(self, client: CouncilClient, user: str) -> None:
+        sent = time.time()
+        body = {"messages": [{"role": "user", "content": USER_QUESTION}], "user": user, "max_tokens": 8}
+        try:
+            answer = client._call("POST", "/v1/chat/completions", json=body).json()
+            self.answers.append((sent, time.time(), answer["council"]["adapter"]))
+        except Exception as error:
+            self.failed.append((time.time(), error))
+
+
 @contextlib.contextmanager
 def asking(url: str, clients: int = 2):
-    """Clients of several users that keep asking; yields who answered and what failed."""
-    seen, failed, stop = Counter(), [], threading.Event()
+    """Clients of several users that keep asking; yields what they saw."""
+    users, stop = Users(), threading.Event()
 
-    def ask(name: str):
+    def keep_asking(name: str):
         client, turn = CouncilClient(url), 0
         while not stop.is_set():
             turn += 1
-            body = {"messages": [{"role": "user", "content": USER_QUESTION}], "user": f"{name}-{turn % 12}"}
-            try:
-                answer = client._call("POST", "/v1/chat/completions", json=body).json()
-                seen[answer["council"]["adapter"]] += 1
-            except Exception as error:
-                failed.append(error)
+            users.ask(client, f"{name}-{turn % 12}")
             stop.wait(0.02)
 
-    threads = [threading.Thread(target=ask, args=(f"user{n}",)) for n in range(clients)]
+    threads = [threading.Thread(target=keep_asking, args=(f"user{n}",)) for n in range(clients)]
     [thread.start() for thread in threads]
     try:
-        yield seen, failed
+        yield users
     finally:
         stop.set()
         [thread.join() for thread in threads]

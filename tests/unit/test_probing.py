@@ -5,7 +5,7 @@ import time
 import pytest
 from lora_kit import make_base, make_release
 
-from agent0.probing import load_replays, mix
+from agent0.probing import load_open, load_replays, mix
 from agent0.records import Question, TrainingExample, write_jsonl
 from agent0.settings import get_settings
 from faiss_memory import FaissMemory
@@ -35,6 +35,7 @@ def test_questions_with_a_known_answer_are_asked_again(candidate):
     remember("What is 1 + 1?", "It is 2.", timestamp=time.time() - 2 * 86400)
     asked = {question.question: question.answer for question in load_replays(candidate)}
     assert len(asked) == 8 and asked["What is 20 + 7?"] == "27"
+    assert [(question.question, question.answer) for question in load_open(candidate)] == [("Do you like tea?", None)]
 
 
 def test_a_correction_is_a_known_answer_too(candidate):

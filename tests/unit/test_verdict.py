@@ -7,6 +7,7 @@ import pytest
 from agent0 import live
 from agent0.evidence import Evidence, Live, Pair, Thresholds, p95
 from agent0.verdict import HOLD, PROMOTE, ROLL_BACK, Judge, verdict
+from agent0.watch import glance, progress
 
 SEED = Thresholds(success=0.85, latency_ms=1000)
 
@@ -19,9 +20,8 @@ def pairs(stable, candidate, count=60, stable_ms=100.0, candidate_ms=100.0):
     ]
 
 
-@pytest.mark.parametrize(
-    ("stable", "candidate", "end", "decided_by"),
-    [
+BAR = {
+    "success": [
         (0.95, 0.95, PROMOTE, "threshold"),
         (0.9, 0.95, PROMOTE, "threshold"),
         (0.9, 0.8, HOLD, "threshold"),
@@ -33,29 +33,25 @@ def pairs(stable, candidate, count=60, stable_ms=100.0, candidate_ms=100.0):
         (0.0, 0.05, PROMOTE, "stable"),
         (0.8, 0.8, PROMOTE, "stable"),
     ],
-)
-def test_success_against_its_bar(stable, candidate, end, decided_by):
-    judged = verdict(Evidence(pairs(stable, candidate)), SEED)
-    assert judged.end == end, judged.reason
-    assert judged.bars[0].decided_by == decided_by
-    assert judged.improvement == pytest.approx(candidate - stable)
-    json.dumps(judged.capital, allow_nan=False)
-
-
-@pytest.mark.parametrize(
-    ("stable_ms", "candidate_ms", "end", "decided_by"),
-    [
+    "p95_ms": [
         (100, 1000, PROMOTE, "threshold"),
         (100, 1001, ROLL_BACK, "threshold"),
         (2000, 900, PROMOTE, "stable"),
         (2000, 2200, PROMOTE, "stable"),
         (2000, 2500, ROLL_BACK, "stable"),
     ],
-)
-def test_latency_against_its_bar(stable_ms, candidate_ms, end, decided_by):
-    judged = verdict(Evidence(pairs(1, 1, stable_ms=stable_ms, candidate_ms=candidate_ms)), SEED)
+}
+
+
+@pytest.mark.parametrize(("name", "case"), [(name, case) for name, cases in BAR.items() for case in cases])
+def test_each_value_against_its_bar(name, case):
+    stable, candidate, end, decided_by = case
+    seen = pairs(stable, candidate) if name == "success" else pairs(1, 1, 60, stable, candidate)
+    judged = verdict(Evidence(seen), SEED)
     assert judged.end == end, judged.reason
-    assert [bar.decided_by for bar in judged.bars if bar.name == "p95_ms"] == [decided_by]
+    assert [bar.decided_by for bar in judged.bars if bar.name == name] == [decided_by]
+    assert judged.improvement == pytest.approx(candidate - stable if name == "success" else 0)
+    json.dumps(judged.capital, allow_nan=False)
 
 
 def test_a_moment_that_slows_both_accuses_nobody():
@@ -150,6 +146,40 @@ def test_a_threshold_of_one_or_nearly_nothing_can_be_judged():
     assert verdict(Evidence(pairs(1, 0.9)), Thresholds(1, 1000)).end == ROLL_BACK
     assert verdict(Evidence(pairs(1, 1)), Thresholds(1, 1000)).end == PROMOTE
     assert verdict(Evidence(pairs(0.5, 0.5)), Thresholds(0.01, 1000)).end == PROMOTE
+
+
+@pytest.mark.parametrize(("count", "end"), [(0, "nothing is answered yet"), (8, "hold"), (60, "promote")])
+def test_progress_says_how_it_stands_and_the_terminals_line_fits(count, end):
+    judge = Judge(SEED)
+    for pair in pairs(1, 1, 60, candidate_ms=900)[:count]:
+        judge.add(pair)
+    told, short = progress(judge, 0.5), glance(judge, 0.5)
+    assert told.startswith("50% of the users") and told.endswith(end)
+    assert len(short) <= 80 - len("60/60 s ######## ")
+    if count:
+        assert "success 100% (" in told and "900 ms" in told and "900 ms" in short and short.endswith(end)
+
+
+def test_opinions_of_judges_only_speak_against():
+    judge = Judge(SEED)
+    for pair in pairs(1, 1):
+        judge.add(pair)
+    for share in [1, 0] * 4:
+        judge.add_opinion(share)
+    assert judge.verdict().end == PROMOTE
+    for _ in range(18):
+        judge.add_opinion(0)
+    assert judge.verdict().end == ROLL_BACK and "prefer stable's answer to 22 of 26" in judge.verdict().reason
+    alone = Judge(SEED)
+    for _ in range(60):
+        alone.add_opinion(1)
+    assert alone.verdict().end == HOLD
+
+
+def test_time_per_token_is_told_where_the_server_tells_lengths():
+    counted = [Pair("a", True, True, 100, 300, 10, 60), Pair("b", True, True, 100, 300)]
+    assert Evidence(counted).summary()["p95_ms_per_token"] == {"stable": 10, "candidate": 5}
+    assert Evidence(counted[1:]).summary()["p95_ms_per_token"] == {"stable": None, "candidate": None}
 
 
 def test_p95_is_the_nearest_rank():
