@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest bench-memory bench-train \
-	sweep rollout-sim
+.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights fuzz bench-harvest bench-memory \
+	bench-serve bench-train sweep rollout-sim
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -52,6 +52,12 @@ sweep: setup ## try training recipes on the pool at hand, about 10 minutes each
 
 rollout-sim: setup ## decide 10,000 simulated deployments a case with the real verdict, and with two other rules
 	$(BIN)/python -m bench.rollout_sim
+
+fuzz: .venv/.installed-dev ## ask each path of the server 1000 times what its schema allows, and what it does not
+	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/unit/test_fuzz.py
+
+bench-serve: setup ## measure the server beside llama.cpp's (LLAMA_SERVER), and its answers against fp32 (ADAPTER)
+	$(BIN)/python -m bench.serve
 
 bench-memory: setup ## measure the memory beside IndexFlatIP, mem0, LangChain, Chroma, sqlite-vec (MEMORY_PEERS_PYTHON)
 	$(BIN)/python -m bench.memory

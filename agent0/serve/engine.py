@@ -28,7 +28,11 @@ STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, 
 
 
 class QueueFull(Exception):
-    """More requests wait than the server can answer in reasonable time."""
+    """More requests wait than the server can answer in reasonable time; `seconds` from now there may be room."""
+
+    def __init__(self, message: str, seconds: int = 1):
+        super().__init__(message)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -76,6 +80,7 @@ class Job:
     stream: bool = False
     cancelled: bool = False
     sequence: Sequence | None = None
+    started: float = 0.0
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     generator: object = None
@@ -102,6 +107,7 @@ class Engine:
         self._active: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._wake, self._closing = threading.Condition(), False
+        self._answer_seconds = 1.0  # what an answer takes in its slot, lately
         self.router = Router(Adapter(BASE, None, self._read_prefix(None)), self.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
@@ -153,11 +159,20 @@ class Engine:
         job = Job(prompt, adapter, limit, sampling, transcript, on_event, stream, generator=sampling.generator())
         job.logprobs = None if logprobs is None else Logprobs(self.prompter, logprobs)
         with self._wake:
-            if self._closing or len(self._waiting) >= WAITING_PER_SLOT * self.slots:
-                raise QueueFull("the server is shutting down" if self._closing else f"{len(self._waiting)} are waiting")
+            self._check_room()
             self._waiting.append(job)
             self._wake.notify()
         return job
+
+    def _check_room(self) -> None:
+        """Raise QueueFull where no more may wait. Who has hung up does not count."""
+        if self._closing:
+            raise QueueFull("the server is shutting down")
+        if len(self._waiting) >= WAITING_PER_SLOT * self.slots:
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        if (waiting := len(self._waiting)) >= WAITING_PER_SLOT * self.slots:
+            half_the_queue = waiting / 2 / self.slots * self._answer_seconds
+            raise QueueFull(f"{waiting} are waiting", min(60, max(1, round(half_the_queue))))
 
     def answer(self, question: str, **options) -> Result:
         """Answer one question and wait for it."""
@@ -237,7 +252,7 @@ class Engine:
         """Every answer's next token, then prompts, oldest first, in what room is left; adapters side by side."""
         for job in self._active:
             if job.sequence is None:
-                job.sequence = self._start(job)
+                job.sequence, job.started = self._start(job), time.monotonic()
         room, plan = STEP_TOKENS, []
         for job in sorted(self._active, key=lambda job: not job.tokens):
             tokens = job.next_tokens(room) if room > 0 or job.tokens else []
@@ -271,6 +286,7 @@ class Engine:
         return False
 
     def _result(self, job: Job, reason: str) -> Result:
+        self._answer_seconds += (time.monotonic() - job.started - self._answer_seconds) / 8
         rest = job.transcript.new_text(final=True)
         reason = "stop" if job.transcript.stopped else reason
         confidence = math.exp(min(0.0, job.log_probability / len(job.tokens)))

@@ -1,10 +1,12 @@
 """Log-probabilities of an answer's tokens under the model itself, in the form of OpenAI's `logprobs.content`."""
 
 from codecs import getincrementaldecoder
-
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from agent0.serve.text import Prompter
+
+if TYPE_CHECKING:  # a server in front of another one starts without torch
+    from torch import Tensor
 
 
 class Piece(str):
@@ -29,7 +31,7 @@ class Logprobs:
         self._reader = getincrementaldecoder("utf-8")("replace")
         self._length = self._told = self._shown = 0
 
-    def add(self, token: int, log_probability: float, logits: Tensor) -> None:
+    def add(self, token: int, log_probability: float, logits: "Tensor") -> None:
         """Note a token of the answer, chosen from `logits` (vocabulary)."""
         entry = self._entry(token, log_probability)
         values, tokens = logits.topk(min(self._count, len(logits)))
