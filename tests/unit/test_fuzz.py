@@ -3,19 +3,21 @@
 FUZZ_EXAMPLES=1000 (`make fuzz`) asks more of each path, with new draws each time.
 """
 
+import contextlib
 import os
 
 import pytest
 import schemathesis
 from council_stub import Behaviour
 from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from scripted_engine import Running
 from tiny_council import save_base
 
 EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
 HOW = settings(
-    max_examples=EXAMPLES or 12,
+    max_examples=EXAMPLES or 8,
     derandomize=not EXAMPLES,
     database=None,
     deadline=None,
@@ -50,5 +52,8 @@ def test_no_request_makes_the_server_fail(server, mode):
             if case.path.startswith("/v1/") and response.status_code >= 400:
                 assert response.json()["error"]["message"], case.as_curl_command()
 
-        ask()
-    assert {"POST /v1/chat/completions", "POST /v1/feedback", "POST /v1/route", "GET /why/{answer}"} <= set(asked)
+        with contextlib.suppress(Unsatisfiable):  # a path that takes nothing cannot be asked wrongly
+            ask()
+    assert {"POST /v1/chat/completions", "POST /v1/feedback", "POST /v1/route", "POST /v1/load_lora_adapter"} <= set(
+        asked
+    )

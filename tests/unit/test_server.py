@@ -590,7 +590,7 @@ def test_a_signal_to_stop_lets_what_was_asked_be_finished(home, monkeypatch, sig
             program.send_signal(sign)
             wait_for(lambda: not is_up(url))
             said = answer.result()
-        assert said.status_code == 200 and ("data: [DONE]" in said.text if stream else len(said.json()["choices"]) == 16)
+        assert "data: [DONE]" in said.text if stream else len(said.json()["choices"]) == 16
         assert program.wait(30) == 0
         memory = FaissMemory()
         assert len(memory.meta) == 1
