@@ -1,6 +1,6 @@
 """The server's speed beside llama.cpp's own, over HTTP, in turns; and how close its answers are to fp32.
 
-    python -m bench.serve [--rounds 3] [--questions 48]
+    python -m bench.serve [--rounds 3] [--questions 192]
 
     ADAPTER=FOLDER        a rank-16 adapter of the embedded model (default: a random one, whose verdicts say nothing)
     LLAMA_SERVER=FILE     llama.cpp's server, with the same model in Q8_0; left out where it is not set
@@ -225,7 +225,7 @@ def row(name: str, seen: dict[str, list[float]]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--questions", type=int, default=48)
+    parser.add_argument("--questions", type=int, default=192)
     arguments = parser.parse_args()
     models = str(get_settings().models_path)
     with tempfile.TemporaryDirectory() as home, contextlib.ExitStack() as servers:
