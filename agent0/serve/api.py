@@ -17,6 +17,7 @@ from agent0.serve import errors, overrule, pages, schemas
 from agent0.serve.chat import Chat
 from agent0.serve.engine import Engine
 from agent0.serve.errors import ApiError
+from agent0.serve.keeper import Keeper
 from agent0.serve.limits import BodyLimit
 from agent0.serve.routing import UnknownAdapter
 from agent0.settings import get_settings
@@ -29,14 +30,15 @@ def create_app(engine: Engine, memory) -> FastAPI:
     async def lifespan(_: FastAPI):
         yield
         await asyncio.to_thread(engine.close)
+        await asyncio.to_thread(keeper.close)
         await asyncio.to_thread(memory.close)
 
     app = FastAPI(title="AutoGen Council", lifespan=lifespan, docs_url=None, redoc_url=None)
     errors.install(app)
     app.add_middleware(BodyLimit)
-    metrics = ServerMetrics()
+    metrics, keeper = ServerMetrics(), Keeper(memory)
     _add_reading(app, engine, metrics)
-    _add_chat(app, engine, memory, metrics)
+    _add_chat(app, engine, keeper, metrics)
     _add_adapters(app, engine)
     visitors = pages.Visitors(is_loopback)
     pages.install(app, memory, visitors)
@@ -93,16 +95,16 @@ def _add_reading(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
         }
 
 
-def _add_chat(app: FastAPI, engine: Engine, memory, metrics: ServerMetrics) -> None:
+def _add_chat(app: FastAPI, engine: Engine, keeper: Keeper, metrics: ServerMetrics) -> None:
     @app.post("/v1/chat/completions", dependencies=[Depends(check_key)])
     async def chat(body: schemas.ChatRequest, request: Request) -> Response:
-        conversation = Chat(body, engine, memory, metrics)
+        conversation = Chat(body, engine, keeper, metrics)
         return conversation.streamed() if body.stream else await conversation.whole(request)
 
     @app.post("/v1/feedback", dependencies=[Depends(check_key)])
-    def feedback(body: schemas.Feedback) -> dict:
+    async def feedback(body: schemas.Feedback) -> dict:
         try:
-            memory.feedback(body.id, **body.model_dump(exclude={"id"}, exclude_none=True))
+            await keeper.feedback(body.id, **body.model_dump(exclude={"id"}, exclude_none=True))
         except KeyError:
             raise ApiError(404, f"memory holds no answer {body.id!r}", "id") from None
         except (CouncilError, ValueError) as error:

@@ -14,6 +14,7 @@ import torch
 from agent0.command import CouncilError, log
 from agent0.models import base_model_name, base_model_path
 from agent0.serve.decoder import Decoder, Lora, Sequence, Span
+from agent0.serve.logprobs import Logprobs, Piece
 from agent0.serve.lora import read_lora
 from agent0.serve.native import NativeDecoder, fits, load_library
 from agent0.serve.routing import BASE, STABLE, Router
@@ -27,7 +28,11 @@ STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, 
 
 
 class QueueFull(Exception):
-    """More requests wait than the server can answer in reasonable time."""
+    """More requests wait than the server can answer in reasonable time; `seconds` from now there may be room."""
+
+    def __init__(self, message: str, seconds: int = 1):
+        super().__init__(message)
+        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Result:
     prompt_tokens: int
     completion_tokens: int
     new_text: str = ""  # what a stream has not shown yet
+    logprobs: list[dict] | None = None  # of all tokens, in OpenAI's form, where they were asked for
 
 
 @dataclass(eq=False)
@@ -74,9 +80,11 @@ class Job:
     stream: bool = False
     cancelled: bool = False
     sequence: Sequence | None = None
+    started: float = 0.0
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     generator: object = None
+    logprobs: Logprobs | None = None
 
     def cancel(self) -> None:
         """Nobody waits any more: give the slot back before the next token."""
@@ -99,6 +107,7 @@ class Engine:
         self._active: list[Job] = []
         self._waiting: deque[Job] = deque()
         self._wake, self._closing = threading.Condition(), False
+        self._answer_seconds = 1.0  # what an answer takes in its slot, lately
         self.router = Router(Adapter(BASE, None, self._read_prefix(None)), self.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
         self._worker.start()
@@ -132,10 +141,12 @@ class Engine:
         sampling: Sampling | None = None,
         stop: tuple[str, ...] = (),
         stream: bool = False,
+        logprobs: int | None = None,
         key: str = "",
     ) -> Job:
         """Queue a request; `key` is the user or request that a canary's share goes by.
 
+        `logprobs`: how many alternatives to list with the log-probability of each token; None tells none.
         Raises UnknownAdapter, QueueFull, or ValueError for messages that cannot be a prompt.
         """
         adapter, prompt = self.router.resolve(model, key), self.prompter.encode(messages)
@@ -146,12 +157,22 @@ class Engine:
         transcript = Transcript(self.prompter.tokenizer, list(stop))
         limit = min(room, max_tokens or self.default_tokens)
         job = Job(prompt, adapter, limit, sampling, transcript, on_event, stream, generator=sampling.generator())
+        job.logprobs = None if logprobs is None else Logprobs(self.prompter, logprobs)
         with self._wake:
-            if self._closing or len(self._waiting) >= WAITING_PER_SLOT * self.slots:
-                raise QueueFull("the server is shutting down" if self._closing else f"{len(self._waiting)} are waiting")
+            self._check_room()
             self._waiting.append(job)
             self._wake.notify()
         return job
+
+    def _check_room(self) -> None:
+        """Raise QueueFull where no more may wait. Who has hung up does not count."""
+        if self._closing:
+            raise QueueFull("the server is shutting down")
+        if len(self._waiting) >= WAITING_PER_SLOT * self.slots:
+            self._waiting = deque(job for job in self._waiting if not job.cancelled)
+        if (waiting := len(self._waiting)) >= WAITING_PER_SLOT * self.slots:
+            half_the_queue = waiting / 2 / self.slots * self._answer_seconds
+            raise QueueFull(f"{waiting} are waiting", min(60, max(1, round(half_the_queue))))
 
     def answer(self, question: str, **options) -> Result:
         """Answer one question and wait for it."""
@@ -221,6 +242,9 @@ class Engine:
         if not ready:
             return
         chosen = choose(logits[ready], [(jobs[row].sampling, jobs[row].generator) for row in ready])
+        for row, token in zip(ready, chosen, strict=True):
+            if jobs[row].logprobs and token[0] not in self.end_tokens:
+                jobs[row].logprobs.add(*token, logits[row])
         finished = [jobs[row] for row, token in zip(ready, chosen, strict=True) if self._take(jobs[row], *token)]
         self._active = [job for job in self._active if job not in finished]
 
@@ -228,7 +252,7 @@ class Engine:
         """Every answer's next token, then prompts, oldest first, in what room is left; adapters side by side."""
         for job in self._active:
             if job.sequence is None:
-                job.sequence = self._start(job)
+                job.sequence, job.started = self._start(job), time.monotonic()
         room, plan = STEP_TOKENS, []
         for job in sorted(self._active, key=lambda job: not job.tokens):
             tokens = job.next_tokens(room) if room > 0 or job.tokens else []
@@ -258,16 +282,18 @@ class Engine:
             job.on_event(self._result(job, "stop" if ended else "length"))
             return True
         if job.stream and (text := job.transcript.new_text()):
-            job.on_event(text)
+            job.on_event(Piece.of(text, job.logprobs.told_with(text)) if job.logprobs else text)
         return False
 
     def _result(self, job: Job, reason: str) -> Result:
+        self._answer_seconds += (time.monotonic() - job.started - self._answer_seconds) / 8
         rest = job.transcript.new_text(final=True)
         reason = "stop" if job.transcript.stopped else reason
         confidence = math.exp(min(0.0, job.log_probability / len(job.tokens)))
         counts = len(job.prompt), len(job.tokens)
-        sure = confidence > self.threshold
-        return Result(job.transcript.text, job.adapter.name, confidence, sure, reason, *counts, rest)
+        sure, text = confidence > self.threshold, job.transcript.text
+        logprobs = job.logprobs and job.logprobs.of(text, job.transcript.stopped)
+        return Result(text, job.adapter.name, confidence, sure, reason, *counts, rest, logprobs)
 
 
 def load_engine() -> Engine:

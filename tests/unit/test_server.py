@@ -19,13 +19,14 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from lora_kit import ALL_LINEAR, make_release
-from tiny_council import make_engine, save_base
+from tiny_council import make_engine, make_model, save_base
 
 from agent0 import adapters
 from agent0.client import CouncilClient, ServerError
 from agent0.command import REFUSED, CouncilError
 from agent0.serve.__main__ import listen, serve_current
 from agent0.serve.api import create_app
+from agent0.serve.keeper import Keeper
 from agent0.settings import ROOT, get_settings
 from faiss_memory import FaissMemory
 
@@ -57,6 +58,12 @@ def wait_for(condition, seconds=30):
         time.sleep(0.01)
 
 
+def kept(council, id):
+    """The record of an answer, once it is written."""
+    wait_for(lambda: council.memory.get(id))
+    return council.memory.get(id)
+
+
 def post(council, path="/v1/chat/completions", **body):
     return httpx.post(council.url + path, json=body, timeout=60)
 
@@ -66,7 +73,7 @@ def test_the_openai_client_works_unchanged_and_the_answer_is_remembered(council)
     choice = answer.choices[0]
     assert choice.message.role == "assistant" and choice.message.content and choice.finish_reason == "length"
     assert answer.usage.completion_tokens == 12 and answer.usage.total_tokens == answer.usage.prompt_tokens + 12
-    record = council.memory.get(answer.id)
+    record = kept(council, answer.id)
     assert record["query"] == "What is 2 + 2?" and record["response"] == choice.message.content
     assert (record["adapter"], record["user"], record["model"]) == ("base", "ann", "tiny")
     assert record["confidence"] == answer.council["confidence"] and record["latency_ms"] > 0
@@ -82,7 +89,48 @@ def test_a_stream_gives_the_same_answer_in_pieces(council):
     pieces = [chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices]
     assert "".join(pieces) == whole.choices[0].message.content and len(pieces) > 3
     assert chunks[-1].usage == whole.usage and chunks[-2].choices[0].finish_reason == "length"
-    assert council.memory.get(chunks[0].id)["response"] == whole.choices[0].message.content
+    assert kept(council, chunks[0].id)["response"] == whole.choices[0].message.content
+
+
+def test_log_probabilities_are_those_of_the_model(council):
+    """Against transformers, at each place of the answer; the hottest sampling changes what is chosen, not these."""
+    how = {"logprobs": True, "top_logprobs": 4, "temperature": 2, "seed": 3}
+    choice = council.openai.chat.completions.create(model="council", **how, **ASK).choices[0]
+    prompter, entries = council.engine.prompter, choice.logprobs.content
+    ids, prompt = {prompter.token_bytes(id): id for id in range(258)}, prompter.encode(ASK["messages"])
+    tokens = [ids[bytes(entry.bytes)] for entry in entries]
+    with torch.no_grad():
+        logits = make_model()(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    values, best = logits.log_softmax(-1).topk(4)
+    for at, entry in enumerate(entries):
+        assert entry.logprob == pytest.approx(logits[at].log_softmax(-1)[tokens[at]].item(), abs=1e-4)
+        assert [top.logprob for top in entry.top_logprobs] == pytest.approx(values[at].tolist(), abs=1e-4)
+        assert [bytes(top.bytes) for top in entry.top_logprobs] == [*map(prompter.token_bytes, best[at].tolist())]
+    assert len(entries) == 12 and choice.logprobs.refusal is None
+    assert b"".join(bytes(entry.bytes) for entry in entries).decode(errors="replace") == choice.message.content
+
+
+def test_log_probabilities_come_with_the_pieces_of_a_stream(council):
+    ask = {"model": "council", "logprobs": True, "store": False, **ASK}
+    for stop in (None, "zzz"):
+        whole = council.openai.chat.completions.create(stop=stop, **ask).choices[0]
+        chunks = list(council.openai.chat.completions.create(stop=stop, stream=True, **ask))
+        told = [entry for chunk in chunks if (found := chunk.choices[0].logprobs) for entry in found.content]
+        assert told == whole.logprobs.content and len(told) == 12
+        assert all(not entry.top_logprobs for entry in told)
+        assert sum(bool(chunk.choices[0].logprobs) for chunk in chunks) > 3
+
+
+def test_a_stop_string_has_no_log_probabilities(council):
+    ask = {"model": "council", "logprobs": True, "store": False, "max_tokens": 30, **ASK}
+    said = council.openai.chat.completions.create(**ask).choices[0].message.content
+    place = next(at for at in range(4, 20) if said[at : at + 2].isascii())
+    for stream in (False, True):
+        answer = post(council, stream=stream, stop=said[place : place + 2], **ask)
+        lines = [line[6:] for line in answer.text.split("\n\n")[:-2]] if stream else [answer.text]
+        choices = [json.loads(line)["choices"][0] for line in lines]
+        told = [bytes(e["bytes"]) for choice in choices for e in (choice["logprobs"] or {"content": []})["content"]]
+        assert b"".join(told).decode(errors="replace") == said[: said.index(said[place : place + 2])]
 
 
 def test_a_stream_ends_as_openai_ends_it(council):
@@ -122,9 +170,12 @@ BAD = {
     ),
     "temperature": ({**ASK, "temperature": 3}, "temperature"),
     "max_tokens": ({**ASK, "max_tokens": 0}, "max_tokens"),
-    "n": ({**ASK, "n": 2}, "n"),
+    "n": ({**ASK, "n": 17}, "n"),
+    "penalty": ({**ASK, "frequency_penalty": 0.5}, "frequency_penalty"),
     "tools": ({**ASK, "tools": [{"type": "function"}]}, "tools"),
     "too long": ({"messages": [{"role": "user", "content": "x" * 500}]}, "messages"),
+    "top_logprobs alone": ({**ASK, "top_logprobs": 3}, "top_logprobs"),
+    "too many top_logprobs": ({**ASK, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     "stop": ({**ASK, "stop": [""]}, "stop"),
     "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
 }
@@ -164,6 +215,87 @@ def test_feedback_reaches_memory(council):
 def test_an_answer_is_given_even_when_memory_fails(council, monkeypatch):
     monkeypatch.setattr(council.memory, "add", lambda *_: (_ for _ in ()).throw(CouncilError("disk full")))
     assert council.client.ask("Hello").text
+
+
+@pytest.fixture
+def stuck_disk(council, monkeypatch):
+    """Writes to memory wait until the event is set."""
+    add, go = council.memory.add, threading.Event()
+    monkeypatch.setattr(council.memory, "add", lambda *a: go.wait(30) and add(*a))
+    yield go
+    go.set()
+
+
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_slow_disk_delays_no_answer_and_feedback_waits_for_it(council, stuck_disk, stream):
+    told = post(council, stream=stream, **ASK).text
+    id = json.loads(told.split("\n\n")[0].removeprefix("data: "))["id"]
+    assert council.memory.get(id) is None and post(council, "/v1/feedback", id="x", score=1).status_code == 404
+    with ThreadPoolExecutor() as pool:
+        feedback = pool.submit(post, council, "/v1/feedback", id=id, success=False)
+        time.sleep(0.1)
+        assert not feedback.done()
+        stuck_disk.set()
+        assert feedback.result().status_code == 200
+    assert council.memory.get(id)["feedback"]["success"] is False
+
+
+def test_what_waits_for_the_disk_is_bounded_and_written_at_the_end(council, stuck_disk, monkeypatch, caplog):
+    monkeypatch.setattr("agent0.serve.keeper.MOST", 2)
+    keeper = Keeper(council.memory)
+    for id in ("one", "two", "three"):
+        keeper.keep("How?", {"id": id, "response": "So.", "success": True})
+    assert "three was given but is not kept" in caplog.text
+    threading.Timer(0.1, stuck_disk.set).start()
+    keeper.close()
+    assert {record["id"] for record in council.memory.meta} == {"one", "two"}
+
+
+def test_several_choices_differ_and_come_again_by_their_seed(council):
+    ask = {"temperature": 1.5, "seed": 7, "max_tokens": 9, **ASK}
+    answer = council.openai.chat.completions.create(model="council", n=3, **ask)
+    texts = [choice.message.content for choice in answer.choices]
+    assert [choice.index for choice in answer.choices] == [0, 1, 2] and len(set(texts)) == 3
+    again = council.openai.chat.completions.create(model="council", n=2, store=False, **ask)
+    alone = council.openai.chat.completions.create(model="council", store=False, **ask)
+    assert [choice.message.content for choice in again.choices] == texts[:2]
+    assert alone.choices[0].message.content == texts[0]
+    assert answer.usage.completion_tokens == 27 and answer.usage.prompt_tokens == alone.usage.prompt_tokens
+    assert kept(council, answer.id)["response"] == texts[0] and len(council.memory.meta) == 1
+    assert 'autogen_requests_total{adapter="base",origin="user"} 1.0' in council.client.metrics()
+
+
+def test_several_choices_stream_under_their_own_numbers(council):
+    ask = {"model": "council", "temperature": 1.5, "seed": 7, "n": 3, **ASK}
+    whole = council.openai.chat.completions.create(**ask)
+    pieces, ends = {0: "", 1: "", 2: ""}, {}
+    for chunk in council.openai.chat.completions.create(stream=True, stream_options={"include_usage": True}, **ask):
+        for choice in chunk.choices:
+            pieces[choice.index] += choice.delta.content or ""
+            ends |= {choice.index: choice.finish_reason} if choice.finish_reason else {}
+    assert pieces == {choice.index: choice.message.content for choice in whole.choices}
+    assert ends == dict.fromkeys(range(3), "length") and chunk.usage == whole.usage
+
+
+def test_choices_that_find_no_room_leave_nothing_behind(council, monkeypatch):
+    monkeypatch.setattr("agent0.serve.engine.WAITING_PER_SLOT", 1)
+    slow(council, monkeypatch)
+    response = post(council, n=16, **ASK)
+    assert response.status_code == 429 and 1 <= int(response.headers["Retry-After"]) <= 60
+    wait_for(lambda: not council.engine._active and not council.engine._waiting)
+    assert post(council, **ASK).status_code == 200
+
+
+def test_who_hung_up_while_waiting_takes_no_place(council, monkeypatch):
+    monkeypatch.setattr("agent0.serve.engine.WAITING_PER_SLOT", 1)
+    slow(council, monkeypatch)
+    jobs = [council.engine.submit(ASK["messages"], lambda _: None, max_tokens=150) for _ in range(4)]
+    wait_for(lambda: len(council.engine._active) == 4)
+    waiting = [council.engine.submit(ASK["messages"], lambda _: None) for _ in range(4)]
+    assert post(council, **ASK).status_code == 429
+    waiting[0].cancel()
+    threading.Timer(0.3, lambda: [job.cancel() for job in (*jobs, *waiting)]).start()
+    assert post(council, **ASK).status_code == 200
 
 
 def test_too_many_requests_get_429_and_when_to_come_back(council, monkeypatch):
@@ -229,7 +361,7 @@ def test_an_adapter_comes_serves_and_goes(council):
     routed = {"stable": release.name, "previous": "base", "canary": None, "share": 0, "shadow": None}
     assert council.client.route(release.name) == routed
     reply = council.client.ask("Hello")
-    assert reply.text == tuned and council.memory.get(reply.id)["adapter"] == release.name
+    assert reply.text == tuned and kept(council, reply.id)["adapter"] == release.name
     assert council.client.health()["adapter"] == release.name
     assert post(council, "/v1/unload_lora_adapter", lora_name=release.name).status_code == 400
     council.client.route("base")
@@ -333,6 +465,7 @@ def test_a_shadow_answers_copies_that_nobody_sees(council, canary):
     answered_by(council, model="base")
     seen = f'autogen_requests_total{{adapter="{canary}",origin="shadow"}} 5.0'
     wait_for(lambda: seen in council.client.metrics())
+    wait_for(lambda: len(council.memory.meta) == 6)
     assert {record["adapter"] for record in council.memory.meta} == {"base"}
     assert post(council, "/v1/unload_lora_adapter", lora_name=canary).status_code == 400
 
@@ -440,7 +573,8 @@ def test_it_starts_on_current_or_says_why_not(home, monkeypatch):
     engine.close()
 
 
-def test_sigterm_finishes_what_was_asked(home, monkeypatch):
+@pytest.mark.parametrize(("sign", "stream"), [(signal.SIGTERM, True), (signal.SIGINT, False)])
+def test_a_signal_to_stop_lets_what_was_asked_be_finished(home, monkeypatch, sign, stream):
     """The whole program, as `make serve` runs it."""
     save_base(home / "tiny", monkeypatch)
     with socket.create_server(("127.0.0.1", 0)) as free:
@@ -449,12 +583,15 @@ def test_sigterm_finishes_what_was_asked(home, monkeypatch):
     program = subprocess.Popen([sys.executable, "-m", "agent0.serve"], cwd=ROOT, env=environment)
     try:
         wait_for(lambda: program.poll() is not None or is_up(url), seconds=120)
-        with httpx.stream("POST", f"{url}/v1/chat/completions", json={**ASK, "stream": True}, timeout=60) as response:
-            lines = response.iter_lines()
-            next(lines)
-            program.send_signal(signal.SIGTERM)
-            assert "data: [DONE]" in list(lines)
-        program.wait(30)
+        with ThreadPoolExecutor() as pool:
+            asked = {**ASK, "stream": stream, "max_tokens": 220, "n": 16}
+            answer = pool.submit(httpx.post, f"{url}/v1/chat/completions", json=asked, timeout=60)
+            time.sleep(0.1)
+            program.send_signal(sign)
+            wait_for(lambda: not is_up(url))
+            said = answer.result()
+        assert "data: [DONE]" in said.text if stream else len(said.json()["choices"]) == 16
+        assert program.wait(30) == 0
         memory = FaissMemory()
         assert len(memory.meta) == 1
         memory.close()
