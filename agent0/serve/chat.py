@@ -5,15 +5,15 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agent0.command import log
 from agent0.metrics import PROBE, SHADOW, USER, ServerMetrics
-from agent0.serve.engine import Engine, Job, QueueFull, Result
 from agent0.serve.errors import ApiError
+from agent0.serve.interface import Engine, Job, OnEvent, QueueFull, Result
 from agent0.serve.routing import UnknownAdapter
 from agent0.serve.schemas import ChatRequest
 
@@ -46,7 +46,7 @@ class Chat:
         with contextlib.suppress(ApiError):  # a full queue: then there is no copy
             self._submit(name, count)
 
-    def _submit(self, model: str, on_event: Callable[[str | Result | Exception], None]) -> Job:
+    def _submit(self, model: str, on_event: OnEvent) -> Job:
         """Queue the request. Raises ApiError: 404 unknown model, 429 too many wait, 400 unusable messages."""
         body = self.body
         try:
@@ -111,7 +111,7 @@ class Chat:
         """The engine's next event; where a canary fails before it has said anything, stable answers in its place."""
         event, stable = await self.events.get(), self.engine.router.stable
         routed = self.body.model not in self.engine.router.names
-        if isinstance(event, Exception) and routed and not self.said and self.job.adapter.name != stable:
+        if is_failure(event) and routed and not self.said and self.job.adapter.name != stable:
             self._count(event)
             self.job = self._submit(stable, self._hear)
             return await self._next()
@@ -127,7 +127,12 @@ class Chat:
 
     async def _finish(self, event: Result | Exception) -> Result:
         """Count the answer and, unless it is a probe, keep it; then it may go out."""
+        if isinstance(event, ApiError) and not is_failure(event):
+            raise event
         seconds = self._count(event)
+        if isinstance(event, ApiError):
+            log.error("a request to %s failed: %s", self.job.adapter.name, event)
+            raise event
         if isinstance(event, Exception):
             raise ApiError(500, "the engine failed on this request; the server's log says why") from event
         if self.body.store is not False:
@@ -141,7 +146,7 @@ class Chat:
             "timestamp": self.created,
             "response": result.text,
             "success": result.success,
-            "confidence": result.confidence,
+            **({} if result.confidence is None else {"confidence": result.confidence}),
             "model": self.engine.model,
             "adapter": result.adapter,
             "latency_ms": seconds * 1000,
@@ -160,6 +165,11 @@ class Chat:
     def _chunk(self, delta: dict, finish_reason: str | None = None, **more) -> str:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
         return sse(self._envelope("chat.completion.chunk", [choice], **more))
+
+
+def is_failure(event: str | Result | Exception) -> bool:
+    """Whether whoever answers has failed; a request that is refused is its client's own affair."""
+    return isinstance(event, Exception) and not (isinstance(event, ApiError) and event.status < 500)
 
 
 def usage(result: Result) -> dict:

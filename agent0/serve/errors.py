@@ -13,12 +13,13 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 class ApiError(Exception):
     """What a handler raises: an HTTP status and what the client can do about it."""
 
-    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None):
+    def __init__(self, status: int, message: str, param: str | None = None, code: str | None = None, after: str = "1"):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
+        self.after = after  # seconds, or a date: when a client that is told 429 may come again
 
     def response(self) -> JSONResponse:
-        headers = {"Retry-After": "1"} if self.status == 429 else {"WWW-Authenticate": "Bearer"}
+        headers = {"Retry-After": self.after} if self.status == 429 else {"WWW-Authenticate": "Bearer"}
         return JSONResponse(self.body(), self.status, headers if self.status in (401, 429) else None)
 
     def body(self) -> dict:
