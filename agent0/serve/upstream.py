@@ -248,7 +248,7 @@ def load_engine() -> UpstreamEngine:
     try:
         outbound.checked_host(settings.upstream_url)
     except outbound.Forbidden as error:
-        raise CouncilError(f"UPSTREAM_URL={settings.upstream_url!r}: {error}", USAGE) from None
+        raise CouncilError(f"UPSTREAM_URL: {error}", USAGE) from None
     remote = Remote(settings.upstream_url)
     try:
         model = settings.upstream_model or remote.base_model()
