@@ -34,7 +34,6 @@ HINTS = (  # what vLLM says when it does not take an adapter, and what to do
         "start vLLM with --max-lora-rank {0}, or train with a lower LORA_RANK",
     ),
     (r"no adapter found", "vLLM reads the folder itself: its machine must have it at the same path"),
-    (r"lora is not enabled|enable.lora", "start vLLM with --enable-lora"),
 )
 
 
@@ -94,7 +93,7 @@ class UpstreamEngine:
     # Adapters: the upstream reads them; a request takes its own from the router once, when it comes in.
 
     def load(self, name: str, folder: Path) -> None:
-        """Have the upstream load an adapter. Raises ValueError with its reason, ApiError where it does not answer.
+        """Have the upstream load an adapter. Raises ValueError where it refuses this one, ApiError where it fails.
 
         A name stands for one folder for ever: vLLM may answer from what it cached under a name (vLLM #42125).
         """
@@ -117,7 +116,10 @@ class UpstreamEngine:
             if roots.get(adapter.model) in (None, str(adapter.folder)):
                 return
             reason += f"; it comes from {roots[adapter.model]}: unload it there"
-        raise ValueError(f"the upstream does not load {adapter.name!r}: {with_hint(status, reason)}")
+        message = f"the upstream does not load {adapter.name!r}: {with_hint(status, reason)}"
+        if status == 400 or "max_lora_rank" in reason:
+            raise ValueError(message)
+        raise ApiError(502, message)  # the upstream's affair, not the adapter's
 
     def unload(self, name: str) -> None:
         """Send no more requests to an adapter, wait until those under way are done, and unload it upstream.
@@ -238,7 +240,7 @@ def with_hint(status: int, reason: str) -> str:
     """vLLM's reason for not taking an adapter, and what to do."""
     for pattern, hint in HINTS:
         if found := re.search(pattern, reason, re.IGNORECASE):
-            return f"{reason}; {hint.format(*found.groups())}"
+            return f"{reason.rstrip('.')}; {hint.format(*found.groups())}"
     return NO_LORA if status in (404, 405, 501) else f"HTTP {status}: {reason}"
 
 

@@ -18,6 +18,7 @@ from vllm_stand_in import MODEL, SENTENCE, StandIn
 from agent0.client import CouncilClient, ServerError
 from agent0.command import USAGE, CouncilError
 from agent0.serve.api import create_app
+from agent0.serve.errors import ApiError
 from agent0.serve.upstream import load_engine
 from agent0.settings import get_settings
 from faiss_memory import FaissMemory
@@ -219,7 +220,7 @@ def test_unloading_waits_for_the_answers_under_way(council, vllm):
 
 LOADING = {
     "no endpoints": ({"runtime_updating": False}, {}, "VLLM_ALLOW_RUNTIME_LORA_UPDATING=True"),
-    "no LoRA": ({"enable_lora": False}, {}, "start vLLM with --enable-lora"),
+    "no LoRA": ({"enable_lora": False}, {}, "LoRA is not enabled. Use --enable-lora"),
     "rank": ({"max_lora_rank": 2}, {}, "--max-lora-rank 4"),
     "broken": ({}, {"load_status": 500}, "HTTP 500: CUDA out of memory"),
     "silence": ({}, {"load_hang": True}, "said nothing for 0.5 s"),
@@ -241,7 +242,7 @@ def test_what_the_upstream_does_not_load_is_refused_in_one_line_that_says_what_t
 
 def test_a_folder_that_the_upstream_does_not_see_is_said_so(council, home):
     (home / "empty").mkdir()
-    with pytest.raises(ValueError, match="its machine must have it at the same path"):
+    with pytest.raises(ApiError, match="its machine must have it at the same path"):
         council.engine.load("elsewhere", home / "empty")
 
 
