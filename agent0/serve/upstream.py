@@ -115,7 +115,7 @@ class UpstreamEngine:
             roots = {card["id"]: card.get("root") for card in self._remote.models()}
             if roots.get(adapter.model) in (None, str(adapter.folder)):
                 return
-            reason += f"; it comes from {roots[adapter.model]}: unload it there"
+            reason = f"it has another adapter of that name, from {roots[adapter.model]}; unload that one there"
         message = f"the upstream does not load {adapter.name!r}: {with_hint(status, reason)}"
         if status == 400 or "max_lora_rank" in reason:
             raise ValueError(message)
