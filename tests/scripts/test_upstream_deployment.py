@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -45,7 +46,7 @@ class Place:
 
     def stop(self) -> None:
         self.process.terminate()
-        assert self.process.wait(30) == 0
+        assert self.process.wait(30) == -signal.SIGTERM  # uvicorn finishes what is under way, then takes the signal
 
     def run(self, script: str, *arguments: str) -> subprocess.CompletedProcess:
         command = ["bash", str(self.home / script), *arguments]

@@ -309,6 +309,7 @@ def test_a_url_that_may_not_be_sent_to_is_refused_at_the_start(monkeypatch, url)
 
 def test_an_upstream_that_is_not_there_or_serves_no_clear_model_is_refused_at_the_start(monkeypatch, vllm):
     monkeypatch.setenv("UPSTREAM_URL", vllm.url)
+    get_settings.cache_clear()
     vllm.loaded = {"an adapter": "/x"}
     assert load_engine().model == MODEL
     monkeypatch.setattr("vllm_stand_in.MODEL", None)
