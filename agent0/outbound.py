@@ -4,8 +4,11 @@ A host is resolved once, every connection goes to an address that was checked, a
 means something else a moment later (DNS rebinding) leads nowhere.
 """
 
+import http.client
 import ipaddress
 import socket
+import ssl
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import requests
@@ -58,6 +61,29 @@ def session(connections: int = 4) -> requests.Session:
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(pool_maxsize=connections))
     return made
+
+
+def connect(url: str, timeout: float) -> http.client.HTTPConnection:
+    """Return an open connection to the URL's host, for who wants to break one off; `timeout` is of each wait, seconds.
+
+    Raises Forbidden, or OSError where nobody answers.
+    """
+    parts, host = urlsplit(url), checked_host(url)
+    port = parts.port or {"http": 80, "https": 443}[parts.scheme]
+    connected = socket.create_connection((address_of(host, port), port), timeout)
+    connected.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    if parts.scheme == "https":
+        connection = http.client.HTTPSConnection(host, port, timeout=timeout, context=_trusted())
+        connection.sock = _trusted().wrap_socket(connected, server_hostname=host)
+    else:
+        connection = http.client.HTTPConnection(host, port, timeout=timeout)
+        connection.sock = connected
+    return connection
+
+
+@lru_cache(maxsize=1)
+def _trusted() -> ssl.SSLContext:
+    return ssl.create_default_context(cafile=requests.certs.where())
 
 
 def address_of(host: str, port: int) -> str:

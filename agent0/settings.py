@@ -16,7 +16,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from agent0.command import USAGE, CouncilError
 
 ROOT = Path(__file__).resolve().parent.parent
-_OUR_PREFIXES = ("COUNCIL_", "LORA_", "ROLLBACK_", "MONITOR_", "TRAIN_")
+_OUR_PREFIXES = ("COUNCIL_", "LORA_", "ROLLBACK_", "MONITOR_", "TRAIN_", "UPSTREAM_")
 
 
 class Settings(BaseSettings):
@@ -67,6 +67,15 @@ class Settings(BaseSettings):
     confidence_threshold: float = Field(0.7, ge=0, lt=1, description="an answer succeeds above this confidence")
     max_batch: int = Field(8, ge=1, le=256, description="answers generated together")
     max_tokens: int = Field(256, ge=1, le=8192, description="answer length where a request names none, tokens")
+
+    # Engine.
+    engine: Literal["embedded", "upstream"] = Field(
+        "embedded", description="who answers: this process, or UPSTREAM_URL"
+    )
+    upstream_url: str = Field("", pattern=r"^(https?://\S+)?$", description="an OpenAI-compatible server, as vLLM")
+    upstream_model: str = Field("", description="the base model's name there, where it serves several")
+    upstream_api_key: SecretStr | None = Field(None, description="sent to the upstream as bearer token")
+    upstream_timeout: float = Field(45, gt=0, description="longest silence of the upstream, seconds")
 
     # Harvest and council.
     harvest_window: Literal["yesterday", "today"] = Field("yesterday", description="which local day is harvested")

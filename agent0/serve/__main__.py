@@ -11,7 +11,8 @@ import uvicorn
 from agent0 import adapters
 from agent0.command import USAGE, CouncilError, log, no_arguments, run_command
 from agent0.serve.api import create_app, is_loopback
-from agent0.serve.engine import Engine, load_engine
+from agent0.serve.errors import ApiError
+from agent0.serve.interface import Engine
 from agent0.serve.limits import PatientProtocol
 from agent0.settings import get_settings
 from faiss_memory import FaissMemory
@@ -40,6 +41,15 @@ def listen() -> socket.socket:
     return bound
 
 
+def load_engine() -> Engine:
+    """The engine that ENGINE names; the upstream one loads no torch. Raises CouncilError where it cannot start."""
+    if get_settings().engine == "upstream":
+        from agent0.serve.upstream import load_engine as load
+    else:
+        from agent0.serve.engine import load_engine as load
+    return load()
+
+
 def serve_current(engine: Engine) -> None:
     """Load what loras/current points to and let it answer. Raises CouncilError where it is not fit to serve.
 
@@ -53,7 +63,7 @@ def serve_current(engine: Engine) -> None:
         if release.is_base:
             return
         engine.load(release.name, release.path)
-    except (CouncilError, ValueError) as error:
+    except (CouncilError, ValueError, ApiError) as error:
         code = getattr(error, "exit_code", 1)
         raise CouncilError(f"loras/current: {error}; go back with `bash rollback_lora.sh`", code) from None
     engine.router.route(release.name)

@@ -8,15 +8,15 @@ from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from fastapi import Depends, FastAPI, Request
-from fastapi.responses import PlainTextResponse, Response
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 
 from agent0 import adapters
 from agent0.command import CouncilError
 from agent0.metrics import ServerMetrics
 from agent0.serve import errors, overrule, pages, schemas
 from agent0.serve.chat import Chat
-from agent0.serve.engine import Engine
 from agent0.serve.errors import ApiError
+from agent0.serve.interface import Engine
 from agent0.serve.keeper import Keeper
 from agent0.serve.limits import BodyLimit
 from agent0.serve.routing import UnknownAdapter
@@ -71,16 +71,19 @@ def _add_reading(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:
     started = time.monotonic()
 
     @app.get("/health")
-    async def health() -> dict:
-        return {
-            "status": "healthy",
+    async def health() -> Response:
+        trouble = await asyncio.to_thread(engine.trouble)
+        state = {
+            "status": "unhealthy" if trouble else "healthy",
+            **({"reason": trouble} if trouble else {}),
             "model": engine.model,
             "adapter": engine.router.stable,
             **{name: engine.router.routing[name] for name in ("canary", "share", "shadow")},
-            "engine": "embedded",
+            "engine": engine.kind,
             "adapters": engine.router.names,
             "uptime_seconds": round(time.monotonic() - started, 1),
         }
+        return JSONResponse(state, 503 if trouble else 200)
 
     @app.get("/metrics")
     def prometheus() -> Response:
@@ -127,7 +130,7 @@ def _add_adapters(app: FastAPI, engine: Engine) -> None:
     @app.post("/v1/unload_lora_adapter", dependencies=[Depends(check_key)])
     def unload(body: schemas.UnloadAdapter) -> PlainTextResponse:
         with _known("lora_name", engine):
-            engine.router.unload(body.lora_name)
+            engine.unload(body.lora_name)
         return PlainTextResponse(f"Success: LoRA adapter '{body.lora_name}' removed successfully.")
 
     @app.post("/v1/route", dependencies=[Depends(check_key)])

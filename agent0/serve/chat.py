@@ -5,15 +5,16 @@ import contextlib
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
 from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
+from agent0.command import log
 from agent0.metrics import PROBE, SHADOW, USER, ServerMetrics
-from agent0.serve.engine import Engine, Job, QueueFull, Result
 from agent0.serve.errors import ApiError
+from agent0.serve.interface import Engine, Job, OnEvent, QueueFull, Result
 from agent0.serve.keeper import Keeper
 from agent0.serve.logprobs import Piece
 from agent0.serve.routing import UnknownAdapter
@@ -76,7 +77,7 @@ class Chat:
         with contextlib.suppress(ApiError):  # a full queue: then there is no copy
             self._submit(name, count)
 
-    def _submit(self, model: str, on_event: Callable[[str | Result | Exception], None], choice: int = 0) -> Job:
+    def _submit(self, model: str, on_event: OnEvent, choice: int = 0) -> Job:
         """Queue the request. Raises ApiError: 404 unknown model, 429 too many wait, 400 unusable messages."""
         body = self.body
         try:
@@ -157,11 +158,20 @@ class Chat:
         while any(choice.result is None for choice in self.choices):
             choice, event = await self._next()
             if isinstance(event, Exception):
-                self._count(choice, event)
-                raise ApiError(500, "the engine failed on this request; the server's log says why") from event
+                raise self._failed(choice, event) from event
             if isinstance(event, Result):
                 self._finish(choice, event)
             yield choice, event
+
+    def _failed(self, choice: Choice, error: Exception) -> ApiError:
+        """Count a failed request, but not one that was refused, and return what its client is told."""
+        if is_failure(error):
+            self._count(choice, error)
+        if not isinstance(error, ApiError):
+            return ApiError(500, "the engine failed on this request; the server's log says why")
+        if is_failure(error):
+            log.error("a request to %s failed: %s", choice.job.adapter.name, error)
+        return error
 
     async def _next(self) -> tuple[Choice, str | Result | Exception]:
         """The engine's next event; where a canary fails before it has said anything, stable answers in its place."""
@@ -169,7 +179,7 @@ class Chat:
             (choice, event), stable = await self.events.get(), self.engine.router.stable
             routed = self.body.model not in self.engine.router.names
             replaceable = routed and not choice.said and choice.job.adapter.name != stable
-            if not (isinstance(event, Exception) and replaceable):
+            if not (is_failure(event) and replaceable):
                 choice.said = True
                 return choice, event
             self._count(choice, event)
@@ -194,7 +204,7 @@ class Chat:
             "timestamp": self.created,
             "response": result.text,
             "success": result.success,
-            "confidence": result.confidence,
+            **({} if result.confidence is None else {"confidence": result.confidence}),
             "model": self.engine.model,
             "adapter": result.adapter,
             "latency_ms": (time.perf_counter() - self.started) * 1000,
@@ -211,6 +221,11 @@ class Chat:
     ) -> str:
         told = {"index": choice.index, "delta": delta, "logprobs": content(entries), "finish_reason": finish_reason}
         return sse(self._envelope("chat.completion.chunk", [told], **more))
+
+
+def is_failure(event: str | Result | Exception) -> bool:
+    """Whether whoever answers has failed; a request that is refused is its client's own affair."""
+    return isinstance(event, Exception) and not (isinstance(event, ApiError) and event.status < 500)
 
 
 def whole_choice(choice: Choice) -> dict:

@@ -5,7 +5,6 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,25 +13,18 @@ import torch
 from agent0.command import CouncilError, log
 from agent0.models import base_model_name, base_model_path
 from agent0.serve.decoder import Decoder, Lora, Sequence, Span
+from agent0.serve.interface import OnEvent, QueueFull, Result, Sampling
 from agent0.serve.logprobs import Logprobs, Piece
 from agent0.serve.lora import read_lora
 from agent0.serve.native import NativeDecoder, fits, load_library
 from agent0.serve.routing import BASE, STABLE, Router
-from agent0.serve.sampling import Sampling, choose
+from agent0.serve.sampling import choose, generator_for
 from agent0.serve.text import Prompter, Transcript, common_length
 from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
 
 WAITING_PER_SLOT = 16  # requests that may wait for each slot; more are told to come back
 STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, between others' tokens
-
-
-class QueueFull(Exception):
-    """More requests wait than the server can answer in reasonable time; `seconds` from now there may be room."""
-
-    def __init__(self, message: str, seconds: int = 1):
-        super().__init__(message)
-        self.seconds = seconds
 
 
 @dataclass(frozen=True)
@@ -52,21 +44,6 @@ class Adapter:
     prefix: Prefix
 
 
-@dataclass(frozen=True)
-class Result:
-    """A finished answer. confidence is the geometric mean of its tokens' probabilities."""
-
-    text: str
-    adapter: str
-    confidence: float
-    success: bool
-    finish_reason: str
-    prompt_tokens: int
-    completion_tokens: int
-    new_text: str = ""  # what a stream has not shown yet
-    logprobs: list[dict] | None = None  # of all tokens, in OpenAI's form, where they were asked for
-
-
 @dataclass(eq=False)
 class Job:
     """One request on its way. The worker gives `on_event` pieces of text (if `stream`), then a Result or an error."""
@@ -76,7 +53,7 @@ class Job:
     max_tokens: int
     sampling: Sampling
     transcript: Transcript
-    on_event: Callable[[str | Result | Exception], None]
+    on_event: OnEvent
     stream: bool = False
     cancelled: bool = False
     sequence: Sequence | None = None
@@ -98,6 +75,8 @@ class Job:
 
 class Engine:
     """Decoder, adapters and worker. `submit` from any thread; `close` finishes what has begun."""
+
+    kind = "embedded"
 
     def __init__(self, decoder: Decoder, tokenizer, end_tokens: set[int]):
         settings = get_settings()
@@ -121,6 +100,14 @@ class Engine:
         lora = read_lora(folder, self.decoder)
         self.router.add(Adapter(name, lora, self._read_prefix(lora)))
 
+    def unload(self, name: str) -> None:
+        """Forget an adapter; requests that run on it finish. Raises UnknownAdapter, or ValueError if it serves."""
+        self.router.unload(name)
+
+    def trouble(self) -> str | None:
+        """Why no request can be answered now: there is nothing to wait for in this process."""
+        return None
+
     def _read_prefix(self, lora: Lora | None) -> Prefix:
         """Read once what every chat starts with, so that no request reads it again."""
         tokens = self.prompter.constant_prefix()
@@ -134,7 +121,7 @@ class Engine:
     def submit(
         self,
         messages: list[dict],
-        on_event: Callable[[str | Result | Exception], None],
+        on_event: OnEvent,
         *,
         model: str = STABLE,
         max_tokens: int | None = None,
@@ -156,7 +143,7 @@ class Engine:
         sampling = sampling or Sampling()
         transcript = Transcript(self.prompter.tokenizer, list(stop))
         limit = min(room, max_tokens or self.default_tokens)
-        job = Job(prompt, adapter, limit, sampling, transcript, on_event, stream, generator=sampling.generator())
+        job = Job(prompt, adapter, limit, sampling, transcript, on_event, stream, generator=generator_for(sampling))
         job.logprobs = None if logprobs is None else Logprobs(self.prompter, logprobs)
         with self._wake:
             self._check_room()

@@ -1,29 +1,21 @@
 """Choose the next token of each sequence, and know how sure the model was of it."""
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
+from agent0.serve.interface import Sampling
 
-@dataclass(frozen=True)
-class Sampling:
-    """How one request wants its tokens chosen; temperature 0 is greedy."""
 
-    temperature: float = 0.0
-    top_p: float = 1.0
-    seed: int | None = None
-
-    def generator(self) -> torch.Generator | None:
-        """A source of randomness of its own for one request; None where it needs none."""
-        if self.temperature == 0:
-            return None
-        generator = torch.Generator()
-        if self.seed is None:
-            generator.seed()
-        else:
-            generator.manual_seed(self.seed)
-        return generator
+def generator_for(sampling: Sampling) -> torch.Generator | None:
+    """A source of randomness of its own for one request; None where it needs none."""
+    if sampling.temperature == 0:
+        return None
+    generator = torch.Generator()
+    if sampling.seed is None:
+        generator.seed()
+    else:
+        generator.manual_seed(sampling.seed)
+    return generator
 
 
 @torch.inference_mode()

@@ -13,7 +13,7 @@ from council_stub import Behaviour, Stub, say
 from agent0.client import CouncilClient
 from agent0.serve.__main__ import serve_current
 from agent0.serve.api import create_app
-from agent0.serve.engine import Result
+from agent0.serve.interface import Result
 from agent0.serve.routing import BASE, Router
 from faiss_memory import FaissMemory
 
@@ -36,7 +36,7 @@ class Job:
 class ScriptedEngine:
     """What the server needs of an engine. `behaviours` is by adapter; mode "error" raises as a broken adapter does."""
 
-    model = "scripted"
+    kind = model = "scripted"
 
     def __init__(self):
         self.router, self.stub = Router(Scripted(BASE), self.model), Stub()
@@ -45,6 +45,12 @@ class ScriptedEngine:
 
     def load(self, name, folder):
         self.router.add(Scripted(name))
+
+    def unload(self, name):
+        self.router.unload(name)
+
+    def trouble(self):
+        return None
 
     def submit(self, messages, on_event, *, model, key="", **options):
         adapter = self.router.resolve(model, key)

@@ -23,10 +23,11 @@ from agent0.models import base_model_path
 from agent0.serve.decoder import Span
 from agent0.serve.engine import QueueFull
 from agent0.serve.engine import make_decoder as engine_decoder
+from agent0.serve.interface import Sampling
 from agent0.serve.lora import read_lora
 from agent0.serve.native import NativeDecoder, load_library, quantise
 from agent0.serve.routing import UnknownAdapter
-from agent0.serve.sampling import Sampling, choose
+from agent0.serve.sampling import choose, generator_for
 from agent0.serve.text import Prompter, Transcript
 from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
@@ -396,7 +397,7 @@ def test_seed_and_temperature(engine):
 def test_top_p_keeps_the_smallest_set_that_holds_it():
     logits = torch.tensor([[0.5, 0.3, 0.15, 0.05]]).log()
     how = Sampling(temperature=1, top_p=0.7, seed=1)
-    generator = how.generator()
+    generator = generator_for(how)
     drawn = [choose(logits, [(how, generator)])[0] for _ in range(60)]
     assert {token for token, _ in drawn} == {0, 1}
     assert dict(drawn)[1] == pytest.approx(torch.tensor(0.3).log().item(), abs=1e-5)
