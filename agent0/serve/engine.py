@@ -197,7 +197,7 @@ class Engine:
             except Exception as error:  # one bad step must not end the service: its requests get the error
                 log.exception("a generation step failed")
                 failed = self._suspects()
-                self._active = [job for job in self._active if job not in failed]
+                self._leave(failed)
                 for job in failed:
                     job.on_event(error)
 
@@ -220,7 +220,7 @@ class Engine:
 
     def _step(self) -> None:
         """One forward pass for all active requests, and one token for each that has read its prompt."""
-        self._active = [job for job in self._active if not job.cancelled]
+        self._leave([job for job in self._active if job.cancelled])
         jobs, spans = self._plan()
         if not spans:
             return
@@ -233,7 +233,13 @@ class Engine:
             if jobs[row].logprobs and token[0] not in self.end_tokens:
                 jobs[row].logprobs.add(*token, logits[row])
         finished = [jobs[row] for row, token in zip(ready, chosen, strict=True) if self._take(jobs[row], *token)]
-        self._active = [job for job in self._active if job not in finished]
+        self._leave(finished)
+
+    def _leave(self, gone: list[Job]) -> None:
+        """Give back slots and caches at once: those who asked may hold on to a job for long."""
+        self._active = [job for job in self._active if job not in gone]
+        for job in gone:
+            job.sequence = None
 
     def _plan(self) -> tuple[list[Job], list[Span]]:
         """Every answer's next token, then prompts, oldest first, in what room is left; adapters side by side."""
@@ -289,7 +295,9 @@ def load_engine() -> Engine:
     Raises CouncilError where the model cannot be read or is of a family that the embedded engine does not run.
     """
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils.logging import disable_progress_bar
 
+    disable_progress_bar()  # it would fill the log of a server
     started, source = time.monotonic(), base_model_path()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)  # the worker alone has a team of threads, see Engine._work

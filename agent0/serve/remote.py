@@ -24,7 +24,7 @@ class Unknown(Exception):
 
 @dataclass(frozen=True)
 class Piece:
-    """One event of an answer: its new text, OpenAI's `logprobs` of its tokens, why it ended, how many tokens it used."""
+    """One event of an answer: its text, OpenAI's `logprobs` of its tokens, why it ended, how many tokens it used."""
 
     text: str
     logprobs: list[dict]

@@ -137,3 +137,17 @@ def asking(url: str, clients: int = 2):
     finally:
         stop.set()
         [thread.join() for thread in threads]
+
+
+def wait_for(condition, seconds=60):
+    """Wait until condition() is true."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited too long"
+        time.sleep(0.01)
+
+
+def kept(council, id):
+    """The record of an answer, once it is written."""
+    wait_for(lambda: council.memory.get(id))
+    return council.memory.get(id)

@@ -442,3 +442,10 @@ def test_a_model_without_chat_template_is_refused(tmp_path, monkeypatch, engine)
     tokenizer.chat_template = None
     with pytest.raises(CouncilError, match="chat template"):
         type(engine.prompter)(tokenizer)
+
+
+def test_who_holds_on_to_a_finished_request_holds_no_cache(engine):
+    chat = [{"role": "user", "content": "Hello"}]
+    jobs = [engine.submit(chat, lambda event: None, max_tokens=4) for _ in range(9)]
+    engine.close()
+    assert [job.sequence for job in jobs] == [None] * 9 and all(job.tokens for job in jobs)

@@ -19,6 +19,7 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from lora_kit import ALL_LINEAR, make_release
+from scripted_engine import kept, wait_for
 from tiny_council import make_engine, make_model, save_base
 
 from agent0 import adapters
@@ -49,19 +50,6 @@ def council(home, monkeypatch):
     yield SimpleNamespace(url=url, engine=engine, memory=memory, openai=client, client=CouncilClient(url))
     server.should_exit = True
     thread.join()
-
-
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
-
-
-def kept(council, id):
-    """The record of an answer, once it is written."""
-    wait_for(lambda: council.memory.get(id))
-    return council.memory.get(id)
 
 
 def post(council, path="/v1/chat/completions", **body):
@@ -326,8 +314,8 @@ def test_a_client_that_hangs_up_frees_its_slot(council, monkeypatch, stream):
         body = {**ASK, "max_tokens": 180, "stream": stream}
         with client.stream("POST", council.url + "/v1/chat/completions", json=body) as response:
             next(response.iter_lines())
-    wait_for(lambda: not council.engine._active)
-    assert jobs[0].cancelled and len(jobs[0].tokens) < jobs[0].max_tokens
+    wait_for(lambda: jobs[0].cancelled and not council.engine._active)
+    assert len(jobs[0].tokens) < jobs[0].max_tokens and jobs[0].sequence is None
     assert len(council.memory.meta) == 0
 
 

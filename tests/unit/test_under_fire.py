@@ -16,7 +16,7 @@ import time
 import pytest
 from council_stub import Behaviour
 from lora_kit import make_base, make_release
-from scripted_engine import Running, ScriptedEngine, Users, asking
+from scripted_engine import Running, ScriptedEngine, Users, asking, wait_for
 from tiny_council import save_base
 
 from agent0 import adapters, ledger, rollout, switch, trial, watch
@@ -286,13 +286,6 @@ def kill_in_mid_rollout(client, program, gap):
     time.sleep(0.5)  # some users get the canary
     gap.append(time.time())
     program.kill()
-
-
-def wait_for(condition, seconds=60):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.02)
 
 
 def is_up(client):

@@ -5,7 +5,6 @@ import os
 import socket
 import subprocess
 import threading
-import time
 from types import SimpleNamespace
 
 import httpx
@@ -13,6 +12,7 @@ import openai
 import pytest
 import uvicorn
 from lora_kit import make_base, make_release
+from scripted_engine import kept, wait_for
 from vllm_stand_in import MODEL, SENTENCE, StandIn
 
 from agent0.client import CouncilClient, ServerError
@@ -58,13 +58,6 @@ def serving(monkeypatch, url):
     thread.join()
 
 
-def wait_for(condition, seconds=30):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited too long"
-        time.sleep(0.01)
-
-
 def ask(council, **more):
     return httpx.post(council.url + CHAT, json={**ASK, **more}, timeout=30)
 
@@ -89,7 +82,7 @@ def test_the_openai_client_asks_whole_and_the_answer_is_remembered(council, vllm
     (asked,) = vllm.asked
     assert (asked["model"], asked["seed"], asked["stop"], asked["max_tokens"]) == (MODEL, 7, ["rain"], 20)
     assert (asked["temperature"], asked["logprobs"]) == (0.5, True)
-    record = council.memory.get(answer.id)
+    record = kept(council, answer.id)
     assert (record["model"], record["adapter"], record["user"]) == (MODEL, "base", "ann")
     assert record["confidence"] == pytest.approx(0.9) == answer.council["confidence"] and record["success"]
 
@@ -99,13 +92,13 @@ def test_the_openai_client_streams_the_same_answer_in_pieces(council):
     pieces = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices and chunk.choices[0].delta.content]
     assert pieces == ["Perhaps ", "it ", "will "]
     assert chunks[-2].choices[0].finish_reason == "length" and chunks[-1].usage.completion_tokens == 3
-    assert council.memory.get(chunks[0].id)["response"] == "".join(pieces)
+    assert kept(council, chunks[0].id)["response"] == "".join(pieces)
 
 
 def test_an_unsure_answer_fails_and_feedback_overrules_it(council, vllm):
     vllm.probability = 0.5
     reply = council.client.ask("Will it rain?")
-    assert council.memory.get(reply.id)["failure_reason"] == "confidence 0.50"
+    assert kept(council, reply.id)["failure_reason"] == "confidence 0.50"
     assert 'autogen_requests_success_total{adapter="base",origin="user"} 0.0' in council.client.metrics()
     council.client.feedback(reply.id, success=True)
     assert council.memory.get(reply.id)["success"]
@@ -115,7 +108,7 @@ def test_without_logprobs_there_is_no_confidence_and_the_answer_counts_as_a_succ
     vllm.logprobs = False
     answer = ask(council).json()
     assert answer["council"] == {"adapter": "base", "confidence": None, "success": True}
-    assert council.memory.get(answer["id"])["success"]
+    assert kept(council, answer["id"])["success"]
 
 
 FAILURES = {
@@ -367,7 +360,7 @@ def test_llama_cpps_server_chats_and_streams(monkeypatch, home, llama):
         assert "".join(pieces) == text and len(pieces) > 5
         assert 0 < whole.council["confidence"] < 1 and whole.usage.prompt_tokens > 5
         assert whole.choices[0].finish_reason == "length" and whole.usage.completion_tokens == 16
-        assert council.memory.get(whole.id)["model"] == "smollm2"
+        assert kept(council, whole.id)["model"] == "smollm2"
         stop = text.split()[1]
         stopped = create(model="council", stop=[stop], **question)
         assert stopped.choices[0].message.content == text.split(stop)[0]
