@@ -188,24 +188,24 @@ def change_config(**values):
 
 KEY = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
 BROKEN = {
-    "nan": (change_weights(lambda w: w[KEY].fill_(float("nan"))), "not finite"),
-    "infinite": (change_weights(lambda w: w[KEY].fill_(float("inf"))), "not finite"),
-    "shape": (change_weights(lambda w: w.update({KEY: torch.zeros(4, 31)})), "does not fit"),
-    "no partner": (change_weights(lambda w: w.pop(KEY)), "does not fit"),
-    "half": (change_weights(lambda w: [w.pop(k) for k in list(w) if "layers.1." in k]), "disagree"),
-    "none": (change_weights(lambda w: [w.pop(k) for k in list(w)]), "nothing"),
+    "nan": (change_weights(lambda w: w[KEY].fill_(float("nan"))), "NaN"),
+    "infinite": (change_weights(lambda w: w[KEY].fill_(float("inf"))), "infinite"),
+    "shape": (change_weights(lambda w: w.update({KEY: torch.zeros(4, 31)})), "must be"),
+    "no partner": (change_weights(lambda w: w.pop(KEY)), "missing"),
+    "half": (change_weights(lambda w: [w.pop(k) for k in list(w) if "layers.1." in k]), "no weights"),
+    "none": (change_weights(lambda w: [w.pop(k) for k in list(w)]), "no tensor"),
     "unknown key": (
         change_weights(lambda w: w.update({"lm_head.lora_A.weight": torch.zeros(4, 32)})),
-        "no LoRA weight",
+        "the name must be",
     ),
     "layer too far": (
         change_weights(lambda w: w.update({KEY.replace(".1.", ".9."): w[KEY].clone()})),
-        "no LoRA weight",
+        "out of range",
     ),
-    "rank": (change_config(r=8), "says r 8"),
+    "rank": (change_config(r=8), "must be"),
     "dora": (change_config(use_dora=True), "use_dora"),
-    "not json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
-    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
+    "not json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "not JSON"),
+    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "missing"),
     "torn weights": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"12345678{"), "cannot be read"),
 }
 

@@ -26,6 +26,7 @@ FLOORS = [
         "client",
         "story",
         "adapter_checks",
+        "lora_config",
         "bars",
         "evidence",
         "sequential",
