@@ -14,6 +14,7 @@ from agent0.command import log
 from agent0.metrics import PROBE, SHADOW, USER, ServerMetrics
 from agent0.serve.engine import Engine, Job, QueueFull, Result
 from agent0.serve.errors import ApiError
+from agent0.serve.logprobs import Piece
 from agent0.serve.routing import UnknownAdapter
 from agent0.serve.schemas import ChatRequest
 
@@ -59,6 +60,7 @@ class Chat:
                 sampling=body.sampling(),
                 stop=body.stops(),
                 stream=bool(body.stream),
+                logprobs=body.alternatives(),
             )
         except UnknownAdapter:
             known = ", ".join(["council", *self.engine.router.names])
@@ -83,7 +85,8 @@ class Chat:
             gone.cancel()
             event.cancel()
         message = {"role": "assistant", "content": result.text, "refusal": None}
-        choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": result.finish_reason}
+        logprobs = content(result.logprobs)
+        choice = {"index": 0, "message": message, "logprobs": logprobs, "finish_reason": result.finish_reason}
         return JSONResponse(self._envelope("chat.completion", [choice], usage=usage(result), council=council(result)))
 
     def streamed(self) -> StreamingResponse:
@@ -91,14 +94,18 @@ class Chat:
 
     async def _pieces(self) -> AsyncIterator[str]:
         """Server-sent events as OpenAI sends them; an error in mid-stream is an event of its own."""
+        told = 0  # tokens whose log-probabilities are out
         try:
             yield self._chunk({"role": "assistant", "content": ""})
             while isinstance(event := await self._next(), str):
-                yield self._chunk({"content": event})
+                entries = event.logprobs if isinstance(event, Piece) else None
+                told += len(entries or ())
+                yield self._chunk({"content": event}, entries)
             result = await self._finish(event)
-            if result.new_text:
-                yield self._chunk({"content": result.new_text})
-            yield self._chunk({}, result.finish_reason, council=council(result))
+            rest = result.logprobs and result.logprobs[told:]
+            if result.new_text or rest:
+                yield self._chunk({"content": result.new_text}, rest)
+            yield self._chunk({}, None, result.finish_reason, council=council(result))
             if self.body.stream_options and self.body.stream_options.include_usage:
                 yield sse(self._envelope("chat.completion.chunk", [], usage=usage(result)))
         except ApiError as error:
@@ -157,14 +164,19 @@ class Chat:
         head = {"id": self.id, "object": kind, "created": int(self.created), "model": self.body.model}
         return {**head, "choices": choices, **more}
 
-    def _chunk(self, delta: dict, finish_reason: str | None = None, **more) -> str:
-        choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
+    def _chunk(self, delta: dict, entries: list | None = None, finish_reason: str | None = None, **more) -> str:
+        choice = {"index": 0, "delta": delta, "logprobs": content(entries), "finish_reason": finish_reason}
         return sse(self._envelope("chat.completion.chunk", [choice], **more))
 
 
 def usage(result: Result) -> dict:
     counts = {"prompt_tokens": result.prompt_tokens, "completion_tokens": result.completion_tokens}
     return {**counts, "total_tokens": sum(counts.values())}
+
+
+def content(entries: list[dict] | None) -> dict | None:
+    """A choice's `logprobs`: an entry for each token."""
+    return None if entries is None else {"content": entries, "refusal": None}
 
 
 def council(result: Result) -> dict:

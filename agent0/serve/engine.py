@@ -14,6 +14,7 @@ import torch
 from agent0.command import CouncilError, log
 from agent0.models import base_model_name, base_model_path
 from agent0.serve.decoder import Decoder, Lora, Sequence, Span
+from agent0.serve.logprobs import Logprobs, Piece
 from agent0.serve.lora import read_lora
 from agent0.serve.native import NativeDecoder, fits, load_library
 from agent0.serve.routing import BASE, STABLE, Router
@@ -59,6 +60,7 @@ class Result:
     prompt_tokens: int
     completion_tokens: int
     new_text: str = ""  # what a stream has not shown yet
+    logprobs: list[dict] | None = None  # of all tokens, in OpenAI's form, where they were asked for
 
 
 @dataclass(eq=False)
@@ -77,6 +79,7 @@ class Job:
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     generator: object = None
+    logprobs: Logprobs | None = None
 
     def cancel(self) -> None:
         """Nobody waits any more: give the slot back before the next token."""
@@ -132,10 +135,12 @@ class Engine:
         sampling: Sampling | None = None,
         stop: tuple[str, ...] = (),
         stream: bool = False,
+        logprobs: int | None = None,
         key: str = "",
     ) -> Job:
         """Queue a request; `key` is the user or request that a canary's share goes by.
 
+        `logprobs`: how many alternatives to list with the log-probability of each token; None tells none.
         Raises UnknownAdapter, QueueFull, or ValueError for messages that cannot be a prompt.
         """
         adapter, prompt = self.router.resolve(model, key), self.prompter.encode(messages)
@@ -146,6 +151,7 @@ class Engine:
         transcript = Transcript(self.prompter.tokenizer, list(stop))
         limit = min(room, max_tokens or self.default_tokens)
         job = Job(prompt, adapter, limit, sampling, transcript, on_event, stream, generator=sampling.generator())
+        job.logprobs = None if logprobs is None else Logprobs(self.prompter, logprobs)
         with self._wake:
             if self._closing or len(self._waiting) >= WAITING_PER_SLOT * self.slots:
                 raise QueueFull("the server is shutting down" if self._closing else f"{len(self._waiting)} are waiting")
@@ -221,6 +227,9 @@ class Engine:
         if not ready:
             return
         chosen = choose(logits[ready], [(jobs[row].sampling, jobs[row].generator) for row in ready])
+        for row, token in zip(ready, chosen, strict=True):
+            if jobs[row].logprobs and token[0] not in self.end_tokens:
+                jobs[row].logprobs.add(*token, logits[row])
         finished = [jobs[row] for row, token in zip(ready, chosen, strict=True) if self._take(jobs[row], *token)]
         self._active = [job for job in self._active if job not in finished]
 
@@ -258,7 +267,7 @@ class Engine:
             job.on_event(self._result(job, "stop" if ended else "length"))
             return True
         if job.stream and (text := job.transcript.new_text()):
-            job.on_event(text)
+            job.on_event(Piece.of(text, job.logprobs.told_with(text)) if job.logprobs else text)
         return False
 
     def _result(self, job: Job, reason: str) -> Result:
@@ -266,8 +275,9 @@ class Engine:
         reason = "stop" if job.transcript.stopped else reason
         confidence = math.exp(min(0.0, job.log_probability / len(job.tokens)))
         counts = len(job.prompt), len(job.tokens)
-        sure = confidence > self.threshold
-        return Result(job.transcript.text, job.adapter.name, confidence, sure, reason, *counts, rest)
+        sure, text = confidence > self.threshold, job.transcript.text
+        logprobs = job.logprobs and job.logprobs.of(text, job.transcript.stopped)
+        return Result(text, job.adapter.name, confidence, sure, reason, *counts, rest, logprobs)
 
 
 def load_engine() -> Engine:

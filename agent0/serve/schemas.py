@@ -56,6 +56,8 @@ class ChatRequest(Request):
     stream_options: StreamOptions | None = None
     store: bool | None = True
     user: str | None = Field(None, max_length=256)
+    logprobs: bool | None = False
+    top_logprobs: int | None = Field(None, ge=0, le=20)
 
     # Accepted, since they do not change an answer.
     metadata: dict | None = None
@@ -64,7 +66,6 @@ class ChatRequest(Request):
     prompt_cache_key: str | None = None
     # Accepted at the value that changes nothing.
     n: Literal[1] | None = None
-    logprobs: Literal[False] | None = None
     frequency_penalty: float | None = Field(None, ge=0, le=0)
     presence_penalty: float | None = Field(None, ge=0, le=0)
     response_format: dict[Literal["type"], Literal["text"]] | None = None
@@ -74,6 +75,13 @@ class ChatRequest(Request):
     def _stops_are_text(cls, value):
         if value is not None and "" in ([value] if isinstance(value, str) else value):
             raise ValueError("a stop string must not be empty")
+        return value
+
+    @field_validator("top_logprobs")
+    @classmethod
+    def _belong_to_logprobs(cls, value, info):
+        if value is not None and not info.data.get("logprobs"):
+            raise ValueError("set logprobs to true with it")
         return value
 
     @field_validator("messages")
@@ -90,6 +98,10 @@ class ChatRequest(Request):
     def sampling(self) -> Sampling:
         """Greedy where no temperature is named."""
         return Sampling(self.temperature or 0.0, 1.0 if self.top_p is None else self.top_p, self.seed)
+
+    def alternatives(self) -> int | None:
+        """How many alternatives to list at each token; None: no log-probabilities are wanted."""
+        return (self.top_logprobs or 0) if self.logprobs else None
 
     def stops(self) -> tuple[str, ...]:
         return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())

@@ -1,6 +1,18 @@
 """Messages to prompt tokens, and tokens back to text as they come."""
 
+import re
+
 from agent0.command import USAGE, CouncilError
+
+
+def _letters() -> dict[str, int]:
+    """The letter for each byte in byte-level vocabularies (GPT-2's `bytes_to_unicode`), reversed."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + at): byte for at, byte in enumerate(others)}
+
+
+LETTERS = _letters()
 
 
 class Prompter:
@@ -9,8 +21,9 @@ class Prompter:
     def __init__(self, tokenizer):
         if not tokenizer.chat_template:
             raise CouncilError(f"{tokenizer.name_or_path} has no chat template; use an instruct model", USAGE)
-        self.tokenizer = tokenizer
-        self._special = [token.content for token in tokenizer.added_tokens_decoder.values() if token.special]
+        self.tokenizer, self._added = tokenizer, tokenizer.added_tokens_decoder
+        self._special = [token.content for token in self._added.values() if token.special]
+        self._byte_level = "\u0120" in tokenizer.get_vocab()  # the letter for a space
 
     def encode(self, messages: list[dict]) -> list[int]:
         """Return the prompt of a chat as tokens. Raises ValueError where the template refuses the messages."""
@@ -25,6 +38,16 @@ class Prompter:
         """The tokens with which every chat of a single user message starts."""
         prompts = [self.encode([{"role": "user", "content": word}]) for word in ("Why", "7")]
         return prompts[0][: common_length(*prompts)]
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token stands for in UTF-8: a part of a character, perhaps; nothing where the vocabulary has none."""
+        piece = self.tokenizer.convert_ids_to_tokens(token) or ""
+        if token in self._added:
+            return piece.encode()
+        if self._byte_level:
+            return bytes(LETTERS[letter] for letter in piece)
+        byte = re.fullmatch(r"<0x([0-9A-F]{2})>", piece)  # SentencePiece's
+        return bytes.fromhex(byte[1]) if byte else piece.replace("\u2581", " ").encode()
 
     def _defuse(self, text: str) -> str:
         """Users' text is data: a control token inside it must not end their message and start another."""

@@ -19,7 +19,7 @@ import torch
 import uvicorn
 from fastapi.testclient import TestClient
 from lora_kit import ALL_LINEAR, make_release
-from tiny_council import make_engine, save_base
+from tiny_council import make_engine, make_model, save_base
 
 from agent0 import adapters
 from agent0.client import CouncilClient, ServerError
@@ -85,6 +85,47 @@ def test_a_stream_gives_the_same_answer_in_pieces(council):
     assert council.memory.get(chunks[0].id)["response"] == whole.choices[0].message.content
 
 
+def test_log_probabilities_are_those_of_the_model(council):
+    """Against transformers, at each place of the answer; the hottest sampling changes what is chosen, not these."""
+    how = {"logprobs": True, "top_logprobs": 4, "temperature": 2, "seed": 3}
+    choice = council.openai.chat.completions.create(model="council", **how, **ASK).choices[0]
+    prompter, entries = council.engine.prompter, choice.logprobs.content
+    ids, prompt = {prompter.token_bytes(id): id for id in range(258)}, prompter.encode(ASK["messages"])
+    tokens = [ids[bytes(entry.bytes)] for entry in entries]
+    with torch.no_grad():
+        logits = make_model()(torch.tensor([prompt + tokens])).logits[0, len(prompt) - 1 : -1]
+    values, best = logits.log_softmax(-1).topk(4)
+    for at, entry in enumerate(entries):
+        assert entry.logprob == pytest.approx(logits[at].log_softmax(-1)[tokens[at]].item(), abs=1e-4)
+        assert [top.logprob for top in entry.top_logprobs] == pytest.approx(values[at].tolist(), abs=1e-4)
+        assert [bytes(top.bytes) for top in entry.top_logprobs] == [*map(prompter.token_bytes, best[at].tolist())]
+    assert len(entries) == 12 and choice.logprobs.refusal is None
+    assert b"".join(bytes(entry.bytes) for entry in entries).decode(errors="replace") == choice.message.content
+
+
+def test_log_probabilities_come_with_the_pieces_of_a_stream(council):
+    ask = {"model": "council", "logprobs": True, "store": False, **ASK}
+    for stop in (None, "zzz"):
+        whole = council.openai.chat.completions.create(stop=stop, **ask).choices[0]
+        chunks = list(council.openai.chat.completions.create(stop=stop, stream=True, **ask))
+        told = [entry for chunk in chunks if (found := chunk.choices[0].logprobs) for entry in found.content]
+        assert told == whole.logprobs.content and len(told) == 12
+        assert all(not entry.top_logprobs for entry in told)
+        assert sum(bool(chunk.choices[0].logprobs) for chunk in chunks) > 3
+
+
+def test_a_stop_string_has_no_log_probabilities(council):
+    ask = {"model": "council", "logprobs": True, "store": False, "max_tokens": 30, **ASK}
+    said = council.openai.chat.completions.create(**ask).choices[0].message.content
+    place = next(at for at in range(4, 20) if said[at : at + 2].isascii())
+    for stream in (False, True):
+        answer = post(council, stream=stream, stop=said[place : place + 2], **ask)
+        lines = [line[6:] for line in answer.text.split("\n\n")[:-2]] if stream else [answer.text]
+        choices = [json.loads(line)["choices"][0] for line in lines]
+        told = [bytes(e["bytes"]) for choice in choices for e in (choice["logprobs"] or {"content": []})["content"]]
+        assert b"".join(told).decode(errors="replace") == said[: said.index(said[place : place + 2])]
+
+
 def test_a_stream_ends_as_openai_ends_it(council):
     lines = [line for line in post(council, stream=True, **ASK).text.split("\n\n") if line]
     assert all(line.startswith("data: ") for line in lines) and lines[-1] == "data: [DONE]"
@@ -125,6 +166,8 @@ BAD = {
     "n": ({**ASK, "n": 2}, "n"),
     "tools": ({**ASK, "tools": [{"type": "function"}]}, "tools"),
     "too long": ({"messages": [{"role": "user", "content": "x" * 500}]}, "messages"),
+    "top_logprobs alone": ({**ASK, "top_logprobs": 3}, "top_logprobs"),
+    "too many top_logprobs": ({**ASK, "logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     "stop": ({**ASK, "stop": [""]}, "stop"),
     "surrogate": ({"messages": [{"role": "user", "content": "\ud800"}]}, "messages.0.content"),
 }
