@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from agent0 import adapters, ledger, veto
+from agent0 import adapters, fingerprint, ledger, veto
 from agent0.adapters import Release
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, run_command
 from agent0.data_parallel import is_first
@@ -184,6 +184,7 @@ def main() -> int:
         metrics = train(pool, recipe, start, staging)
         if not is_first():
             return DONE
+        fingerprint.record(staging)
         release = publish(pool, recipe, start, metrics, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -11,7 +11,7 @@ from tests.adapters.suite import Refusal, tiny_server
 from tests.adapters.valid import Trial, try_variant, variants
 from tests.unit.tiny_council import make_model
 
-REFUSED_AT_MOST, DIFFERENCE_AT_MOST = 0.05, 1e-3  # of the valid ones; of what an adapter changes
+REFUSED_AT_MOST, DIFFERENCE_AT_MOST = 0.05, 5e-3  # of the valid ones; of what an adapter changes
 UNSUPPORTED = {"DoRA": {"use_dora": True}}
 
 

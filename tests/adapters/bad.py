@@ -210,7 +210,9 @@ CONTENT: dict[str, Damage] = {
     "target_modules with a number": configure(target_modules=["q_proj", 7]),
     "target module of another family": configure(target_modules=["c_attn"]),
     "target module lm_head": configure(target_modules=["q_proj", "lm_head"]),
-    "all modules excluded": configure(exclude_modules=["self_attn.q_proj", *["k_proj", "v_proj", "o_proj"]]),
+    "modules excluded that have weights": configure(
+        exclude_modules=["self_attn.q_proj", *["k_proj", "v_proj", "o_proj"]]
+    ),
     "layers_to_transform beyond the model": configure(layers_to_transform=[0, 7]),
     "layers_to_transform negative": configure(layers_to_transform=-1),
     "layers_to_transform as text": configure(layers_to_transform="1"),

@@ -72,7 +72,7 @@ def make(dtype: str, options: dict) -> Path:
     torch.manual_seed(options["r"])
     model = get_peft_model(make_model(), LoraConfig(task_type="CAUSAL_LM", **options))
     for name, weight in model.named_parameters():
-        if "lora_" in name:
+        if "lora_A" in name or "lora_B" in name:
             torch.nn.init.normal_(weight.data, std=0.2 / weight.shape[1] ** 0.5)
     model.peft_config["default"].base_model_name_or_path = base_model_name()
     model.save_pretrained(staging, save_embedding_layers=False)

@@ -27,6 +27,7 @@ FLOORS = [
         "story",
         "adapter_checks",
         "lora_config",
+        "fingerprint",
         "bars",
         "evidence",
         "sequential",
