@@ -166,9 +166,7 @@ def report(swapper: Swapper, busy: list[Seen], quiet: list[Seen], differ: int) -
     with_swaps, without = [d for _, d in spans], [d for seen in quiet for _, d in seen.spans]
     ratio, dropped = percentile(with_swaps, 0.99) / percentile(without, 0.99), counts["asked"] - len(spans)
     ms = [1000 * seconds for seconds in swapper.switches]
-    print(
-        f"{len(ms)} swaps, {len(swapper.loads)} of them with a load; A and B differ on {differ} of {QUESTIONS} questions"
-    )
+    print(f"{len(ms)} swaps, {len(swapper.loads)} with a load; A and B differ on {differ} of {QUESTIONS} questions")
     print(f"answers: {dict(counts)}; failed {errors.total()} {dict(errors) or ''}, dropped {dropped - errors.total()}")
     print(f"the same without swaps: {dict(still)}")
     print(f"the switch: p50 {percentile(ms, 0.5):.3f} ms, p99 {percentile(ms, 0.99):.3f} ms, max {max(ms):.3f} ms")
