@@ -104,6 +104,8 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(model, staging, base_model_name())
+    del model  # its place is needed for the base model that serves
+    fingerprint.record(staging)
     origins = [example.origin for example in examples]
     useful = sum(label != -100 for row in rows for label in row["labels"])
     seconds = time.monotonic() - began
@@ -184,7 +186,6 @@ def main() -> int:
         metrics = train(pool, recipe, start, staging)
         if not is_first():
             return DONE
-        fingerprint.record(staging)
         release = publish(pool, recipe, start, metrics, staging)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
