@@ -93,8 +93,12 @@ def _differences(recorded: dict, served: list[dict]) -> list[float]:
     for at, (token, value) in enumerate(zip(recorded["tokens"], recorded["log_probabilities"], strict=True)):
         if at == len(served):  # it stopped, where training went on
             return [*found, abs(value - math.log(1e-4))]
-        known = {top["token"]: top["logprob"] for top in [*served[at]["top_logprobs"], served[at]]}
+        entry = served[at]
+        if "\ufffd" in token:  # a part of a character, which servers spell as they like
+            found.append(abs(value - entry["logprob"]))
+            continue
+        known = {top["token"]: top["logprob"] for top in [*entry["top_logprobs"], entry]}
         found.append(abs(value - known.get(token, min(known.values()))))
-        if served[at]["token"] != token:
+        if entry["token"] != token:
             break
     return found
