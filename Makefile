@@ -5,7 +5,7 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test lint serve night cron-line crash-test fault-nights fuzz under-fire bench-harvest bench-memory \
-	bench-serve bench-train sweep rollout-sim
+	bench-serve bench-swap bench-train sweep rollout-sim
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -43,6 +43,9 @@ fault-nights: .venv/.installed-dev ## 1000 nights in which one or two things go 
 
 bench-harvest: setup ## measure the harvest's calls against a failing endpoint, and curator (CURATOR_PYTHON)
 	$(BIN)/python -m bench.harvest
+
+bench-swap: setup ## 10,000 swaps of adapters under load, and PEFT's own two ways beside them
+	$(BIN)/python -m bench.swap
 
 bench-train: setup ## measure training beside TRL (TRL_PYTHON): speed and memory
 	$(BIN)/python -m bench.train

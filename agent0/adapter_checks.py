@@ -8,19 +8,16 @@ import stat
 from pathlib import Path
 
 from agent0.command import REFUSED, CouncilError
+from agent0.lora_config import Part, read_layout
 from agent0.models import base_model_hash, base_model_path
 
 MANIFEST, CONFIG, WEIGHTS = "manifest.json", "adapter_config.json", "adapter_model.safetensors"
-MAX_RANK, MAX_ALPHA, MAX_SCALE = 256, 1024, 64  # scale = alpha / rank, what the update is multiplied by
+MAX_JSON, MAX_HEADER = 1 << 26, 1 << 20  # bytes
 MAX_WEIGHT = 1e4  # trained LoRA weights are of order 1; products of larger ones overflow fp16
 SUFFIXES = (".json", ".safetensors", ".md", ".txt", ".jinja")
 ADDED_LATER = re.compile(r"\.?(deployment_summary|rollback_summary|gate_summary|refusal)\.json(\.\w+)?")
 ATTENTION, MLP = ("q_proj", "k_proj", "v_proj", "o_proj"), ("gate_proj", "up_proj", "down_proj")
 BLOCKS = {**dict.fromkeys(ATTENTION, "self_attn"), **dict.fromkeys(MLP, "mlp")}
-# Settings of PEFT that change what the weights mean; the engines here serve plain LoRA only.
-NOT_PLAIN = re.compile("use_(dora|rslora|qalora|bdlora)|fan_in_fan_out|lora_bias|(rank|alpha)_pattern|modules_to_save|"
-                       "layers_to_transform|layer_replication|target_parameters|trainable_token_indices|"
-                       "alora_invocation_tokens")  # fmt: skip
 _DTYPES = {"F32": "<f4", "F16": "<f2", "BF16": "<u2"}
 _KEY = re.compile(r"base_model\.model\.model\.layers\.(\d+)\.(\w+)\.(\w+)\.lora_([AB])\.weight")
 
@@ -32,20 +29,35 @@ def refuse(what: str, fix: str = "train again") -> CouncilError:
 def read_json(path: Path) -> dict:
     """Return the JSON object in path. Raises CouncilError (exit 30) where there is none."""
     try:
-        value = json.loads(path.read_bytes())
+        if path.stat().st_size > MAX_JSON:
+            raise ValueError(f"more than {MAX_JSON} bytes")
+        value = json.loads(path.read_bytes(), object_pairs_hook=_unique)
     except FileNotFoundError:
         raise refuse(f"{path} is missing") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise refuse(f"{path} is not JSON ({error})") from None
     if not isinstance(value, dict):
         raise refuse(f"{path} must hold one JSON object")
     return value
 
 
+def _unique(pairs: list[tuple[str, object]]) -> dict:
+    """A name that is given twice means one thing to one reader and another to the next."""
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{max(names, key=names.count)!r} is given twice")
+    return dict(pairs)
+
+
 def hashes(folder: Path) -> dict[str, str]:
     """sha256 of each file that a manifest signs."""
     names = (path for path in sorted(folder.iterdir()) if path.name != MANIFEST)
-    return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in names}
+    return {path.name: _hash(path) for path in names}
+
+
+def _hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_kinds(folder: Path) -> None:
@@ -75,11 +87,32 @@ def check_hashes(folder: Path, manifest: dict) -> None:
 
 def check_adapter(folder: Path, manifest: dict) -> None:
     """Raise CouncilError unless configuration and weights make a plain LoRA of the configured base model."""
-    config = read_json(folder / CONFIG)
-    _check_base(folder, config, manifest)
-    _check_config(folder / CONFIG, config)
-    expected = expected_shapes(config, folder / CONFIG)
-    _check_weights(folder / WEIGHTS, expected)
+    _check_base(folder, read_json(folder / CONFIG), manifest)
+    read_adapter(folder, *base_sizes())
+
+
+def read_adapter(folder: Path, sizes: dict[str, tuple[int, int]], layers: int) -> tuple[dict[str, Part], dict]:
+    """Return the Part of each adapted linear layer, by its place in the model, and the tensors of its A and B.
+
+    `sizes` gives (in, out) of each linear of a layer, `layers` their number; a tensor is {dtype, shape, data}, by its
+    name. Raises CouncilError (exit 30) where configuration, weights and sizes do not agree, or a value is absurd.
+    """
+    places = {f"model.layers.{n}.{BLOCKS[module]}.{module}": sizes[module] for n in range(layers) for module in sizes}
+    try:
+        layout = read_layout(read_json(folder / CONFIG), places)
+    except ValueError as error:
+        raise refuse(f"{folder / CONFIG}: {error}") from None
+    expected = {}
+    for place, part in layout.items():
+        wide, high = places[place]
+        expected[tensor_name(place, "A")] = (part.rank, wide)
+        expected[tensor_name(place, "B")] = (high, part.rank)
+    return layout, _read_weights(folder / WEIGHTS, expected, layers)
+
+
+def tensor_name(place: str, side: str) -> str:
+    """What PEFT calls the A or B of a linear layer."""
+    return f"base_model.model.{place}.lora_{side}.weight"
 
 
 def _check_base(folder: Path, config: dict, manifest: dict) -> None:
@@ -91,45 +124,6 @@ def _check_base(folder: Path, config: dict, manifest: dict) -> None:
     named = config.get("base_model_name_or_path")
     if not isinstance(named, str) or Path(named).name != Path(str(name)).name:
         raise refuse(f"{folder / CONFIG}: base_model_name_or_path {named!r} is not the manifest's base model {name!r}")
-
-
-def _check_config(path: Path, config: dict) -> None:
-    rank, alpha, modules = config.get("r"), config.get("lora_alpha"), config.get("target_modules")
-    if config.get("peft_type") != "LORA":
-        raise refuse(f"{path}: peft_type {config.get('peft_type')!r} must be 'LORA'")
-    if type(rank) is not int or not 1 <= rank <= MAX_RANK:
-        raise refuse(f"{path}: r={rank!r} must be a whole number from 1 to {MAX_RANK}")
-    if type(alpha) not in (int, float) or not 0 < alpha <= MAX_ALPHA:
-        raise refuse(f"{path}: lora_alpha={alpha!r} must be above 0 and at most {MAX_ALPHA}")
-    if alpha / rank > MAX_SCALE:
-        raise refuse(f"{path}: lora_alpha/r = {alpha / rank:g} must be at most {MAX_SCALE}")
-    if config.get("bias", "none") != "none":
-        raise refuse(f"{path}: bias={config['bias']!r} must be 'none'")
-    for name, value in config.items():
-        if value and NOT_PLAIN.fullmatch(name):
-            raise refuse(f"{path}: {name}={value!r} is not plain LoRA", "train without it")
-    if not isinstance(modules, list) or not modules or not all(isinstance(module, str) for module in modules):
-        raise refuse(f"{path}: target_modules={modules!r} must list the names of linear layers")
-
-
-def expected_shapes(config: dict, path: Path) -> dict[str, tuple[int, int]]:
-    """Return each tensor's name and shape, from the adapter's configuration and the base model's.
-
-    lora_A is (rank, in), lora_B is (out, rank). A target module is a short name (`q_proj`: in every layer) or a full
-    one (`model.layers.3.mlp.up_proj`). Raises CouncilError for a module that the base model does not have.
-    """
-    sizes, layers = base_sizes()
-    places = {f"model.layers.{n}.{BLOCKS[m]}.{m}": sizes[m] for n in range(layers) for m in sizes}
-    shapes = {}
-    for module in config["target_modules"]:
-        chosen = [place for place in places if place == module or place.endswith(f".{module}")]
-        if not chosen:
-            raise refuse(f"{path}: target module {module!r} is not a linear layer of the base model's {layers} layers")
-        for place in chosen:
-            wide, high = places[place]
-            shapes[f"base_model.model.{place}.lora_A.weight"] = (config["r"], wide)
-            shapes[f"base_model.model.{place}.lora_B.weight"] = (high, config["r"])
-    return shapes
 
 
 def base_sizes() -> tuple[dict[str, tuple[int, int]], int]:
@@ -153,25 +147,29 @@ def _base_config() -> dict:
     return config.get("text_config", config)
 
 
-def _check_weights(path: Path, expected: dict[str, tuple[int, int]]) -> None:
-    tensors = _read_tensors(path)
+def _read_weights(path: Path, expected: dict[str, tuple[int, int]], layers: int) -> dict[str, dict]:
+    """Return the tensors {name: {dtype, shape, data}}, all of them as expected."""
+    tensors = _read_tensors(path, 4 * sum(high * wide for high, wide in expected.values()))
     if not tensors:
         raise refuse(f"{path} holds no tensor")
     for name in sorted(tensors.keys() - expected.keys()):
-        raise refuse(f"{path}: tensor {name}: {_why_extra(name)}")
+        raise refuse(f"{path}: tensor {name}: {_why_extra(name, layers)}")
     for name in sorted(expected.keys() - tensors.keys()):
         other = name.replace(".lora_A.", ".lora_B.") if ".lora_A." in name else name.replace(".lora_B.", ".lora_A.")
         half = f"{other} has no partner" if other in tensors else "a target module of this layer has no weights"
         raise refuse(f"{path}: tensor {name} is missing: {half}")
     for name, shape in expected.items():
         _check_tensor(f"{path}: tensor {name}", tensors[name], shape)
+    return tensors
 
 
-def _read_tensors(path: Path) -> dict[str, dict]:
-    """Return {name: {dtype, shape, data}}; the library checks that header and file agree."""
+def _read_tensors(path: Path, size: int) -> dict[str, dict]:
+    """The library checks that header and file agree; `size`: bytes of the tensors in fp32."""
     from safetensors import SafetensorError, deserialize
 
     try:
+        if (found := path.stat().st_size) > (most := 2 * size + MAX_HEADER):
+            raise refuse(f"{path} has {found} bytes; this adapter's tensors need {most} at most")
         return dict(deserialize(path.read_bytes()))
     except FileNotFoundError:
         raise refuse(f"{path} is missing") from None
@@ -179,11 +177,11 @@ def _read_tensors(path: Path) -> dict[str, dict]:
         raise refuse(f"{path} cannot be read as safetensors ({error})") from None
 
 
-def _why_extra(name: str) -> str:
+def _why_extra(name: str, layers: int) -> str:
     parts = _KEY.fullmatch(name)
     if not parts:
         return "the name must be base_model.model.model.layers.N.BLOCK.MODULE.lora_A|B.weight"
-    layer, layers = int(parts[1]), base_sizes()[1]
+    layer = int(parts[1])
     if layer >= layers:
         return f"layer {layer} is out of range, the base model has layers 0 to {layers - 1}"
     return f"{parts[3]} of layer {layer} is not among the configured target modules"

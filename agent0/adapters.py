@@ -126,7 +126,7 @@ def resolve(wanted: str | Path) -> Release:
     """
     home, folder = get_settings().council_home, adapters_folder()
     places = [place / wanted for place in (home, folder.parent, folder)]  # an absolute path stays itself
-    found = [path.resolve() for path in places if path.exists()]
+    found = [path.resolve() for path in places if os.path.exists(path)]  # False, too, for what no path can be
     for path in found:
         if path.parent == folder and path.is_dir() and not path.name.startswith("."):
             return Release(path)

@@ -64,6 +64,18 @@ class CouncilClient:
             (answer.get("usage") or {}).get("completion_tokens", 0),
         )
 
+    def log_probabilities(self, prompt: str, model: str, tokens: int, alternatives: int) -> list[dict]:
+        """The first tokens of the greedy answer, each {token, logprob, top_logprobs} as in OpenAI's API.
+
+        Raises ServerError for a server that tells none.
+        """
+        body = {"messages": [{"role": "user", "content": prompt}], "model": model, "store": False, "temperature": 0}
+        body |= {"max_tokens": tokens, "logprobs": True, "top_logprobs": alternatives}
+        found = self._call("POST", "/v1/chat/completions", json=body).json()["choices"][0].get("logprobs")
+        if not found:
+            raise ServerError(f"{self.url}: {model} tells no log-probabilities (`logprobs`)")
+        return found["content"] or []
+
     def ask_many(self, questions: Iterable[str], *, clients: int = 8, title: str = "asking", **options) -> list[Reply]:
         """Ask all questions, `clients` at a time, with a progress bar; replies come in the questions' order."""
         questions = list(questions)

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from agent0 import adapters, ledger, veto
+from agent0 import adapters, fingerprint, ledger, veto
 from agent0.adapters import Release
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, no_arguments, run_command
 from agent0.data_parallel import is_first
@@ -104,6 +104,8 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(model, staging, base_model_name())
+    del model  # its place is needed for the base model that serves
+    fingerprint.record(staging)
     origins = [example.origin for example in examples]
     useful = sum(label != -100 for row in rows for label in row["labels"])
     seconds = time.monotonic() - began

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 
-from agent0 import adapters, ledger
+from agent0 import adapters, fingerprint, ledger
 from agent0.adapters import Release
 from agent0.client import CouncilClient
 from agent0.command import DONE, REFUSED, ROLLED_BACK, CouncilError, log
@@ -49,6 +49,7 @@ class Trial:
     def _judge(self, signals: list[str]) -> Verdict:
         names = {"candidate": self.candidate.name, "previous": self.previous.name}
         write_json(journal(), {**names, "started": self.started})
+        fingerprint.check(self.client, self.candidate.path, self.candidate.name)
         direct = get_settings().deploy_mode == "direct"
         if direct:
             self._switch()

@@ -24,7 +24,7 @@ FUSED = {
 }
 
 Lora = Any  # a LoRA as its decoder has laid it out
-Pairs = dict[tuple[int, str], dict[str, Tensor]]  # of (layer, module): A (rank, in) and B (out, rank)
+Pairs = dict[tuple[int, str], dict[str, Tensor]]  # of (layer, module): A (rank, in) and B (out, rank), scaled already
 
 
 @dataclass
@@ -67,8 +67,8 @@ class Decoder(ABC):
         """
 
     @abstractmethod
-    def lay_out_lora(self, pairs: Pairs, scale: float) -> Lora:
-        """Return the LoRA in the form that `forward` reads, scale multiplied in. Nothing is merged."""
+    def lay_out_lora(self, pairs: Pairs) -> Lora:
+        """Return the LoRA in the form that `forward` reads. Nothing is merged."""
 
     def new_sequence(self, capacity: int) -> Sequence:
         """An empty KV cache for at most `capacity` tokens."""

@@ -95,8 +95,8 @@ class NativeDecoder(Decoder):
         self._held.append(tensor := tensor.contiguous())
         return ctypes.cast(tensor.data_ptr(), POINTER(kind))
 
-    def lay_out_lora(self, pairs: Pairs, scale: float) -> "NativeLora":
-        return NativeLora(pairs, scale, self)
+    def lay_out_lora(self, pairs: Pairs) -> "NativeLora":
+        return NativeLora(pairs, self)
 
     @torch.inference_mode()
     def forward(self, spans: list[Span]) -> Tensor:
@@ -119,28 +119,30 @@ class NativeDecoder(Decoder):
 class NativeLora:
     """A LoRA as native.cpp reads it, in bfloat16: for each layer and fused linear A by rows and B by outputs."""
 
-    def __init__(self, pairs: Pairs, scale: float, decoder: Decoder):
+    def __init__(self, pairs: Pairs, decoder: Decoder):
         self._held: list[Tensor] = []
         layers = range(decoder.layer_count)
         self.table = (_Lora * (len(layers) * len(FUSED)))(
-            *(self._entry(pairs, number, parts, scale, decoder) for number in layers for parts in FUSED.values())
+            *(self._entry(pairs, number, parts, decoder) for number in layers for parts in FUSED.values())
         )
 
-    def _entry(self, pairs: Pairs, number: int, parts, scale: float, decoder: Decoder) -> _Lora:
+    def _entry(self, pairs: Pairs, number: int, parts, decoder: Decoder) -> _Lora:
         found = [pairs.get((number, part)) for part in parts]
         if not any(found):
             return _Lora()
         rank = max(len(pair["A"]) for pair in found if pair)
-        padded = -rank % LANES
+        rank += -rank % LANES
         blocks, ends, end = [], [], 0
         for part, pair in zip(parts, found, strict=True):
             out, width = decoder.shapes[part]
-            a, b = (pair["A"], pair["B"] * scale) if pair else (torch.zeros(rank, width), torch.zeros(out, rank))
-            blocks.append((torch.nn.functional.pad(a, (0, 0, 0, padded)), torch.nn.functional.pad(b, (0, padded))))
+            a, b = torch.zeros(rank, width), torch.zeros(out, rank)
+            if pair:
+                a[: len(pair["A"])], b[:, : len(pair["A"])] = pair["A"], pair["B"]
+            blocks.append((a, b))
             ends.append(end := end + out)
         a, b = (torch.cat(side).bfloat16() for side in zip(*blocks, strict=True))
         self._held += [a := tile(a), b]
-        return _Lora(*(ctypes.cast(t.data_ptr(), Halves) for t in (a, b)), rank + padded, (c_int64 * 3)(*ends))
+        return _Lora(*(ctypes.cast(t.data_ptr(), Halves) for t in (a, b)), rank, (c_int64 * 3)(*ends))
 
 
 def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:

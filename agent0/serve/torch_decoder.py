@@ -43,18 +43,18 @@ class TorchDecoder(Decoder):
         norms = (layer.input_layernorm.weight, layer.post_attention_layernorm.weight)
         return Layer(linears, *map(self._cast, norms), self._qk_norm(layer.self_attn))
 
-    def lay_out_lora(self, pairs: Pairs, scale: float) -> list[dict[str, Delta]]:
-        """Fuse each layer: the A's side by side, the B's as blocks on a diagonal, the scale inside B."""
-        return [dict(self._deltas(pairs, number, scale)) for number in range(self.layer_count)]
+    def lay_out_lora(self, pairs: Pairs) -> list[dict[str, Delta]]:
+        """Fuse each layer: the A's side by side, the B's as blocks on a diagonal."""
+        return [dict(self._deltas(pairs, number)) for number in range(self.layer_count)]
 
-    def _deltas(self, pairs: Pairs, number: int, scale: float) -> Iterator[tuple[str, Delta]]:
+    def _deltas(self, pairs: Pairs, number: int) -> Iterator[tuple[str, Delta]]:
         target = {"device": self.device, "dtype": self.dtype}
         for name, parts in FUSED.items():
             found = [pairs.get((number, part)) for part in parts]
             if any(found):
                 a = torch.cat([pair["A"] for pair in found if pair]).T
                 blocks = [
-                    pair["B"].T * scale if pair else torch.zeros(0, self.shapes[part][0])
+                    pair["B"].T if pair else torch.zeros(0, self.shapes[part][0])
                     for part, pair in zip(parts, found, strict=True)
                 ]
                 yield name, Delta(a.contiguous().to(**target), torch.block_diag(*blocks).to(**target))

@@ -162,7 +162,7 @@ BROKEN = {
     "module pattern": ({"target_modules": ".*proj"}, ["target_modules", "list"]),
     "no module": ({"target_modules": []}, ["target_modules"]),
     "dora": ({"use_dora": True}, ["use_dora"]),
-    "ranks by pattern": ({"rank_pattern": {"q_proj": 8}}, ["rank_pattern"]),
+    "ranks by pattern": ({"rank_pattern": {"q_proj": 8}}, ["(4, 8)", "(8, 8)"]),
     "saved modules": ({"modules_to_save": ["lm_head"]}, ["modules_to_save"]),
     "bias": ({"bias": "all"}, ["bias"]),
 }

@@ -34,6 +34,12 @@ from agent0.settings import get_settings
 
 ALL = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
 PROMPT = list(range(40, 70))
+VARIANTS = [  # scales are powers of two, so that bfloat16 holds the weights exactly
+    {},
+    {"use_rslora": True},
+    {"rank_pattern": {"q_proj": 16, "down_proj": 2}, "alpha_pattern": {"layers.1.self_attn.k_proj": 16}},
+    {"layers_to_transform": [1]},
+]
 FAMILIES = {
     "llama": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True, tie_word_embeddings=True),
     "llama3": LlamaConfig(
@@ -120,11 +126,11 @@ def test_logits_equal_those_of_transformers(family, make_decoder):
 
 
 @pytest.mark.parametrize("targets", [ALL, ["q_proj", "v_proj"], ["k_proj", "down_proj"]], ids=len)
-@pytest.mark.parametrize("rslora", [False, True])
-def test_logits_with_a_lora_equal_those_of_peft(tmp_path, targets, rslora, make_decoder):
+@pytest.mark.parametrize("options", VARIANTS, ids=lambda options: "+".join(options) or "plain")
+def test_logits_with_a_lora_equal_those_of_peft(tmp_path, targets, options, make_decoder):
     model = make_model()
     decoder = make_decoder(model)
-    peft = make_lora(model, tmp_path, targets, use_rslora=rslora)
+    peft = make_lora(model, tmp_path, targets, **options)
     logits, places = stepwise(decoder, PROMPT, read_lora(tmp_path, decoder))
     with torch.no_grad():
         expected = peft(torch.tensor([PROMPT])).logits[0, places]
@@ -189,24 +195,24 @@ def change_config(**values):
 
 KEY = "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight"
 BROKEN = {
-    "nan": (change_weights(lambda w: w[KEY].fill_(float("nan"))), "not finite"),
-    "infinite": (change_weights(lambda w: w[KEY].fill_(float("inf"))), "not finite"),
-    "shape": (change_weights(lambda w: w.update({KEY: torch.zeros(4, 31)})), "does not fit"),
-    "no partner": (change_weights(lambda w: w.pop(KEY)), "does not fit"),
-    "half": (change_weights(lambda w: [w.pop(k) for k in list(w) if "layers.1." in k]), "disagree"),
-    "none": (change_weights(lambda w: [w.pop(k) for k in list(w)]), "nothing"),
+    "nan": (change_weights(lambda w: w[KEY].fill_(float("nan"))), "NaN"),
+    "infinite": (change_weights(lambda w: w[KEY].fill_(float("inf"))), "infinite"),
+    "shape": (change_weights(lambda w: w.update({KEY: torch.zeros(4, 31)})), "must be"),
+    "no partner": (change_weights(lambda w: w.pop(KEY)), "missing"),
+    "half": (change_weights(lambda w: [w.pop(k) for k in list(w) if "layers.1." in k]), "no weights"),
+    "none": (change_weights(lambda w: [w.pop(k) for k in list(w)]), "no tensor"),
     "unknown key": (
         change_weights(lambda w: w.update({"lm_head.lora_A.weight": torch.zeros(4, 32)})),
-        "no LoRA weight",
+        "the name must be",
     ),
     "layer too far": (
         change_weights(lambda w: w.update({KEY.replace(".1.", ".9."): w[KEY].clone()})),
-        "no LoRA weight",
+        "out of range",
     ),
-    "rank": (change_config(r=8), "says r 8"),
+    "rank": (change_config(r=8), "must be"),
     "dora": (change_config(use_dora=True), "use_dora"),
-    "not json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "cannot be read"),
-    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "cannot be read"),
+    "not json": (lambda folder: (folder / "adapter_config.json").write_text("{"), "not JSON"),
+    "no weights": (lambda folder: (folder / "adapter_model.safetensors").unlink(), "missing"),
     "torn weights": (lambda folder: (folder / "adapter_model.safetensors").write_bytes(b"12345678{"), "cannot be read"),
 }
 
@@ -296,6 +302,44 @@ def test_a_request_finishes_on_the_adapter_it_started_with(tmp_path, engine):
     assert tuned[-1].adapter == "tuned" and tuned[-1].text != before.text
     with pytest.raises(UnknownAdapter):
         engine.answer("again", model="tuned")
+
+
+def test_swaps_under_load_leave_every_answer_of_one_adapter(tmp_path, engine):
+    for seed, name in enumerate("AB"):
+        make_lora(make_model(), tmp_path / name, seed=seed)
+        engine.load(name, tmp_path / name)
+    engine.router.route("A")
+    questions = [f"Question {n} {'long ' * n}" for n in range(6)]
+    pure = {(question, name): engine.answer(question, model=name).text for question in questions for name in "AB"}
+    assert all(pure[question, "A"] != pure[question, "B"] for question in questions)
+    answers, asked, failed, stop = [], [0] * 3, [], threading.Event()
+
+    def ask(client):
+        while not stop.is_set():
+            question = questions[asked[client] % len(questions)]
+            asked[client] += 1
+            try:
+                answers.append((question, engine.answer(question)))
+            except Exception as error:
+                failed.append(error)
+
+    threads = [threading.Thread(target=ask, args=(client,)) for client in range(3)]
+    [thread.start() for thread in threads]
+    for number in range(400):
+        name = target = "AB"[number % 2]
+        if number % 20 == 19:  # now and then from its files, under a fresh name
+            target = f"{name}-{number}"
+            engine.load(target, tmp_path / name)
+        engine.router.route(target)
+        stop.wait(0.003)
+        if target != name:
+            engine.router.route(name)
+            engine.router.unload(target)
+    stop.set()
+    [thread.join() for thread in threads]
+    assert not failed and len(answers) == sum(asked)
+    assert {result.adapter[0] for _, result in answers} == {"A", "B"}
+    assert all(result.text == pure[question, result.adapter[0]] for question, result in answers)
 
 
 def test_the_adapter_that_serves_cannot_be_unloaded_nor_a_name_taken_twice(tmp_path, engine):

@@ -26,6 +26,8 @@ FLOORS = [
         "client",
         "story",
         "adapter_checks",
+        "lora_config",
+        "fingerprint",
         "bars",
         "evidence",
         "sequential",
