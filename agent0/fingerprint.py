@@ -25,9 +25,7 @@ PROMPTS = (
 )
 TOKENS = 8  # of each answer, greedily
 ALTERNATIVES = 20  # as many as OpenAI's API tells
-TOLERANCE = (
-    0.15  # nats, mean over the tokens: three times what int8 may cost in test_engine; bench/fingerprint.py measures
-)
+TOLERANCE = 0.06  # nats, mean over the tokens: int8 costs up to 0.025, another adapter 0.088 or more (bench/RESULTS.md)
 
 
 def record(staging: Path) -> None:
