@@ -41,7 +41,7 @@ def load_replays(candidate: Release) -> list[Question]:
     None where less than ROLLBACK_THRESHOLD_SUCCESS of them were answered right: failures are trained on, so that what
     is left over would be what stable just happened to get right.
     """
-    if not get_settings().memory_path.exists():
+    if not get_settings().memory_url and not get_settings().memory_path.exists():
         return []
     from faiss_memory import FaissMemory
 

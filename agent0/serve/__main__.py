@@ -14,6 +14,8 @@ from agent0.serve.limits import PatientProtocol
 from agent0.settings import get_settings
 from faiss_memory import FaissMemory
 
+QUIET = 10  # seconds without a request after which questions are embedded, until one comes
+
 
 def listen() -> socket.socket:
     """Return a socket bound to COUNCIL_URL. Raises CouncilError where it must not or cannot be."""
@@ -60,6 +62,7 @@ def main() -> None:
     engine, memory = load_engine(), FaissMemory()
     serve_current(engine)
     log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.router.stable)
+    memory.embed_in_background(lambda: engine.quiet_for() > QUIET)
     app = create_app(engine, memory)
     config = uvicorn.Config(app, http=PatientProtocol, log_level="warning", access_log=False, timeout_keep_alive=10)
     uvicorn.Server(config).run(sockets=[bound])
