@@ -44,17 +44,13 @@ class PostgresDatabase:
     """The records in one PostgreSQL database. Its errors become CouncilErrors, which never show the URL's password."""
 
     def __init__(self, url: str):
-        try:
-            parts = conninfo.conninfo_to_dict(url) if url.startswith(("postgresql://", "postgres://")) else {}
-        except Error:
-            parts = {}
-        if not parts:
-            raise CouncilError("MEMORY_URL is not of the form postgresql://user@host/database; correct it", USAGE)
+        parts = _parts(url)
         self._url, self.name = url, f"postgresql://{parts.get('host', '')}/{parts.get('dbname', '')}"
         with self._explained(), Connection.connect(url, connect_timeout=PATIENCE) as connection:
             connection.execute(SCHEMA)
         self._pool = ConnectionPool(
             url,
+            name="memory",
             min_size=1,
             max_size=4,
             open=True,
@@ -199,6 +195,18 @@ class PostgresIndex:
 
     def size(self) -> int:
         return self._database.run("SELECT pg_total_relation_size('embeddings') AS n")[0]["n"]
+
+
+def _parts(url: str) -> dict[str, str]:
+    """Return what the URL says. Raises CouncilError, which shows none of it: a slip may put its password anywhere."""
+    try:
+        parts = conninfo.conninfo_to_dict(url) if url.startswith(("postgresql://", "postgres://")) else {}
+    except Error:
+        parts = {}
+    host, ports = parts.get("host", ""), str(parts.get("port", "5432")).split(",")
+    if not parts or "@" in host or not all(port.isdigit() for port in ports):
+        raise CouncilError("MEMORY_URL is not of the form postgresql://user@host/database; correct it", USAGE)
+    return parts
 
 
 def _durable(connection: Connection) -> None:

@@ -78,3 +78,11 @@ class Server:
     def close(self) -> None:
         self.crash()
         shutil.rmtree(self.folder)
+
+
+@pytest.fixture(scope="module")
+def postgres():
+    """The server that a file of tests shares."""
+    server = Server()
+    yield server
+    server.close()

@@ -16,8 +16,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy
-import postgres_kit
 import pytest
+from postgres_kit import postgres  # noqa: F401
 
 import faiss_memory
 from agent0.command import CouncilError
@@ -42,13 +42,6 @@ def words_embedder(width=4096):
 
     embed.seen = []
     return embed
-
-
-@pytest.fixture(scope="module")
-def postgres():
-    server = postgres_kit.Server()
-    yield server
-    server.close()
 
 
 @pytest.fixture(autouse=True, params=["embedded", "postgresql"])
