@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -191,12 +192,19 @@ class Place:
         wrong = [] if kept == wanted else [f"{kept} of {wanted} records"]
         if not len(examples) == len(answers) == wanted:
             wrong.append(f"{len(examples)} examples of {len(answers)} answers, {wanted} failures")
+        wrong += [f"{e.instruction} -> {e.output}" for e in examples if not _right(e)]
         ledger.read()
         return wrong
 
     def close(self) -> None:
         self.engine.stop()
         self.receiver.__exit__()
+
+
+def _right(example: TrainingExample) -> bool:
+    """Whether an example holds the product that its question asks for."""
+    a, b = map(int, re.findall(r"\d+", example.instruction))
+    return str(a * b) in re.findall(r"\d+", example.output.replace(",", ""))
 
 
 def small_questions(folder: Path) -> Path:
