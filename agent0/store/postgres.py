@@ -179,7 +179,7 @@ class PostgresIndex:
         return len(rows)
 
     def behind(self) -> bool:
-        return bool(self._database.run(f"SELECT FROM answers WHERE {BEHIND} LIMIT 1", self._embedder))
+        return bool(self._database.run(f"SELECT seq FROM answers WHERE {BEHIND} LIMIT 1", self._embedder))
 
     def rebuild(self) -> None:
         """Embed every question afresh."""
