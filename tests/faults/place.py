@@ -134,7 +134,9 @@ class Place:
         memory, window = FaissMemory(), day_window(day)
         for number in range(first, first + FAILURES):
             answer = {"response": "It is 7.", "success": False, "confidence": 0.2, "timestamp": window.since + number}
-            memory.add(f"What is {number + 12} * 17?", answer)
+            question = f"What is {number + 12} * 17?"
+            memory.add(question, answer)
+            self.engine.answers[question] = (9, str((number + 12) * 17))  # a later night's gate asks it
         memory.close()
 
     def hook(self, stage: str, script: str) -> None:

@@ -36,22 +36,22 @@ def test_what_was_acknowledged_survives_a_crash_and_the_next_answer_is_kept_too(
 
 
 def test_a_postgresql_that_is_away_is_told_without_its_password(url, monkeypatch):
-    monkeypatch.setenv("MEMORY_URL", "postgresql://council:canary@127.0.0.1:9/memory")
+    monkeypatch.setenv("MEMORY_URL", "postgresql://council:hunter2@127.0.0.1:9/memory")
     get_settings.cache_clear()
     with pytest.raises(CouncilError, match=r"postgresql://127.0.0.1/memory: .*check that MEMORY_URL") as refusal:
         FaissMemory()
-    assert "canary" not in str(refusal.value) and "\n" not in str(refusal.value)
-    assert "canary" not in str(get_settings().public())
+    assert "hunter2" not in str(refusal.value) and "\n" not in str(refusal.value)
+    assert "hunter2" not in str(get_settings().public())
 
 
 @pytest.mark.parametrize(
     "given",
     [
-        "mysql://canary@h/d",
-        "canary",
-        "postgresql://h:canary/d",
-        "postgresql://h/?canary=1",
-        "postgresql://c:p@canary@h/d",
+        "mysql://hunter2@h/d",
+        "hunter2",
+        "postgresql://h:hunter2/d",
+        "postgresql://h/?hunter2=1",
+        "postgresql://c:p@hunter2@h/d",
     ],
 )
 def test_a_url_of_another_kind_is_refused_without_showing_it(monkeypatch, given):
@@ -59,7 +59,7 @@ def test_a_url_of_another_kind_is_refused_without_showing_it(monkeypatch, given)
     get_settings.cache_clear()
     with pytest.raises(CouncilError, match="MEMORY_URL") as refusal:
         FaissMemory()
-    assert "canary" not in str(refusal.value)
+    assert "hunter2" not in str(refusal.value)
 
 
 @pytest.mark.parametrize("text", ["a\0b", "\ue000", "\ue000\ue002", "\0\ue000\ue001\0"])
