@@ -441,3 +441,18 @@ def test_a_model_without_chat_template_is_refused(tmp_path, monkeypatch, engine)
     tokenizer.chat_template = None
     with pytest.raises(CouncilError, match="chat template"):
         type(engine.prompter)(tokenizer)
+
+
+def test_the_engine_says_for_how_long_nothing_was_asked(home, monkeypatch):
+    engine, seen, done = make_engine(save_base(home / "tiny", monkeypatch), ends=()), [], threading.Event()
+
+    def hear(event):
+        seen.append(engine.quiet_for())
+        if not isinstance(event, str):
+            done.set()
+
+    engine.submit([{"role": "user", "content": "Hello"}], hear, max_tokens=4, stream=True)
+    assert done.wait(60)
+    engine.close()
+    assert set(seen) == {0.0}
+    assert engine.quiet_for() > 0
