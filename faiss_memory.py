@@ -1,13 +1,12 @@
 """The memory: every answer the Council gave, a question and its answer in one record.
 
-SQLite (`memory.db`) holds the truth. The index of embeddings is derived from it: `add` never waits for it, `query`
-makes it catch up, and it is rebuilt whenever it cannot be trusted. Threads may share a FaissMemory, processes its
-folder. `python -m agent0.memory` shows size and health, searches, rebuilds, and forgets by rule.
+SQLite (`memory.db`) holds the truth, or PostgreSQL where MEMORY_URL says so. The index of embeddings is derived from
+it: `add` never waits for it, `query` makes it catch up, and it is rebuilt whenever it cannot be trusted. Threads may
+share a FaissMemory, processes its folder, machines its PostgreSQL. `python -m agent0.memory` shows size and health,
+searches, rebuilds, and forgets by rule.
 """
 
-import json
 import math
-import sqlite3
 import threading
 import time
 import uuid
@@ -22,11 +21,11 @@ from pydantic import Field, ValidationError
 from agent0.command import USAGE, CouncilError, log
 from agent0.records import Answer, Record
 from agent0.settings import get_settings
-from agent0.store.database import FIELDS, SELECT, Database, as_record
-from agent0.store.index import Index
+from agent0.store import Database, open_store
 
-METADATA = tuple(name for name in FIELDS if name not in ("query", "feedback"))
-INSERT = f"INSERT INTO answers ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})"
+METADATA = tuple(name for name in Answer.model_fields if name not in ("query", "feedback"))
+FEW = 8  # questions embedded at a time beside other work: what a request that comes meanwhile waits for
+TRY_AGAIN = 300  # seconds after embedding beside other work has failed
 
 
 class Feedback(Record):
@@ -38,15 +37,13 @@ class Feedback(Record):
 
 
 class FaissMemory:
-    """The memory in one folder (default: MEMORY_PATH).
+    """The memory in one folder (default: MEMORY_URL where it is set, else MEMORY_PATH).
 
     Bad input, an unusable database and an unusable embedder raise CouncilError.
     """
 
     def __init__(self, path: Path | str | None = None):
-        folder = Path(path or get_settings().memory_path).resolve()
-        self._database = Database(folder)
-        self._index = Index(folder, self._database, lambda: load_embedder())
+        self._database, self._index = open_store(path, lambda: load_embedder())
         self._closing = threading.Event()
         self.meta: Sequence[dict] = _Records(self._database)
 
@@ -57,10 +54,8 @@ class FaissMemory:
         `timestamp` is unix seconds or a datetime (a naive one is local time); it defaults to now.
         """
         record = _answer(query, metadata).model_dump()
-        try:
-            self._database.write(INSERT, *record.values())
-        except sqlite3.IntegrityError:
-            raise CouncilError(f"id={record['id']!r} is taken; leave id out to get a new one", USAGE) from None
+        if not self._database.add(record):
+            raise CouncilError(f"id={record['id']!r} is taken; leave id out to get a new one", USAGE)
         return record["id"]
 
     def query(self, text: str, k: int = 5) -> list[dict]:
@@ -73,23 +68,19 @@ class FaissMemory:
         vector, wanted = self._index.embed(text), k
         while True:  # what was removed is only struck off here, and must not stand in the way of what is left
             hits = self._index.search(vector, wanted)
-            rows = [(self._database.run(f"{SELECT} WHERE seq = ?", seq), score) for seq, score in hits]
-            found = [{**as_record(row[0]), "score": score} for row, score in rows if row]
+            found = [record | {"score": score} for seq, score in hits if (record := self._database.at(seq))]
             if len(found) >= k or len(hits) < wanted:
                 return found[:k]
             wanted *= 4
 
     def get(self, id: str) -> dict | None:
         """Return the record of that id, or None."""
-        rows = self._database.run(f"{SELECT} WHERE id = ?", id)
-        return as_record(rows[0]) if rows else None
+        return self._database.get(id)
 
     def between(self, since: float | datetime, until: float | datetime, success: bool | None = None) -> list[dict]:
         """Return the records with since <= timestamp < until, of that success where given, oldest first."""
-        span = [_seconds("since", since), _seconds("until", until)]
-        only, values = ("", span) if success is None else ("success = ? AND", [bool(success), *span])
-        where = f"WHERE {only} timestamp >= ? AND timestamp < ? ORDER BY timestamp, seq"
-        return [as_record(row) for row in self._database.run(f"{SELECT} {where}", *values)]
+        only = None if success is None else bool(success)
+        return self._database.between(_seconds("since", since), _seconds("until", until), only)
 
     def feedback(
         self, id: str, success: bool | None = None, score: float | None = None, correction: str | None = None
@@ -105,8 +96,7 @@ class FaissMemory:
         if success is None:
             success = score is not None and score > get_settings().confidence_threshold
         verdict = given.model_dump(exclude_none=True) | {"success": success, "timestamp": time.time()}
-        merge = "UPDATE answers SET success = ?, feedback = json_patch(coalesce(feedback, '{}'), ?) WHERE id = ?"
-        if not self._database.write(f"{merge} RETURNING id", success, json.dumps(verdict, ensure_ascii=False), id):
+        if not self._database.judge(id, success, verdict):
             raise KeyError(id)
 
     def forget(self, before: float | datetime) -> int:
@@ -126,33 +116,37 @@ class FaissMemory:
         self._index.catch_up()
         return self._index.rows()
 
-    def embed_in_background(self, pause: float = 5) -> threading.Thread:
-        """Embed what was added, every `pause` seconds, in a thread that ends with close(); return the thread."""
-        thread = threading.Thread(target=self._keep_embedding, args=(pause,), daemon=True)
+    def embed_in_background(self, idle: Callable[[], bool], pause: float = 5) -> threading.Thread:
+        """Embed what was added, FEW questions at a time, as long as `idle()`, which is asked every `pause` seconds.
+
+        The thread that does it is returned; it ends with close(), and uses one core.
+        """
+        thread = threading.Thread(target=self._keep_embedding, args=(idle, pause), name="embedding", daemon=True)
         thread.start()
         return thread
 
-    def _keep_embedding(self, pause: float) -> None:
+    def _keep_embedding(self, idle: Callable[[], bool], pause: float) -> None:
         while not self._closing.wait(pause):
             try:
-                self._index.catch_up()
+                while idle() and not self._closing.is_set() and self._index.behind():
+                    _use_one_core()
+                    self._index.catch_up(batches=1, size=FEW)
             except CouncilError as error:
                 if not self._closing.is_set():
-                    log.warning("questions are not embedded: %s", error)
-                return
+                    log.warning("questions are not embedded, which is tried again: %s", error)
+                self._closing.wait(TRY_AGAIN)
 
     def rebuild(self) -> None:
         """Embed every question afresh and save the index."""
         self._index.rebuild()
 
     def health(self) -> dict:
-        """Return records, embedded, database_bytes, index_bytes, and `trouble`: what is wrong with the file, or ""."""
-        file = self._database.file
-        sizes = [path.stat().st_size for path in file.parent.glob(f"{file.name}*")]
+        """Return place, records, embedded, database_bytes, index_bytes, and `trouble`: what is wrong with it, or ""."""
         return {
+            "place": self._database.name,
             "records": len(self.meta),
             "embedded": self._index.rows(),
-            "database_bytes": sum(sizes),
+            "database_bytes": self._database.size(),
             "index_bytes": self._index.size(),
             "trouble": self._database.trouble(),
         }
@@ -169,19 +163,18 @@ class _Records(Sequence):
         self._database = database
 
     def __len__(self) -> int:
-        return self._database.run("SELECT count(*) FROM answers")[0][0]
+        return self._database.count()
 
     def __getitem__(self, where: int | slice):
         wanted = range(len(self))[where]
         positions = [wanted] if isinstance(wanted, int) else wanted
         first, count = min(positions, default=0), max(positions, default=-1) - min(positions, default=0) + 1
-        rows = self._database.run(f"{SELECT} ORDER BY seq LIMIT ? OFFSET ?", count, first)
-        records = [as_record(rows[position - first]) for position in positions]
+        rows = self._database.slice(first, count)
+        records = [rows[position - first] for position in positions]
         return records if isinstance(where, slice) else records[0]
 
     def __iter__(self) -> Iterator[dict]:
-        for page in self._database.pages():
-            yield from map(as_record, page)
+        yield from self._database.records()
 
 
 def load_embedder() -> Callable:
@@ -196,6 +189,13 @@ def load_embedder() -> Callable:
         reason = str(error).partition("\n")[0]
         raise CouncilError(f"EMBEDDING_MODEL: {reason}; name a sentence-transformers folder or id") from error
     return partial(model.encode, normalize_embeddings=True, show_progress_bar=False)
+
+
+def _use_one_core() -> None:
+    """Let the calling thread compute alone; a team of its own would slow the engine down, see Engine._work."""
+    import torch
+
+    torch.set_num_threads(1)
 
 
 def _answer(query: str, metadata: Mapping) -> Answer:

@@ -15,7 +15,7 @@ def show(memory: FaissMemory) -> int:
     """Print size and health; exit 1 where the database is damaged."""
     health = memory.health()
     sizes = f"database {health['database_bytes'] / 1e6:.1f} MB, index {health['index_bytes'] / 1e6:.1f} MB"
-    print(f"{get_settings().memory_path}: {health['records']} records, {health['embedded']} embedded; {sizes}")
+    print(f"{health['place']}: {health['records']} records, {health['embedded']} embedded; {sizes}")
     print(f"database: {health['trouble'] or 'sound'}")
     return FAILED if health["trouble"] else DONE
 

@@ -66,7 +66,7 @@ def load_open(candidate: Release) -> list[Question]:
 
 def _yesterday() -> dict[str, dict]:
     """The newest record of each question of the last day."""
-    if not get_settings().memory_path.exists():
+    if not get_settings().memory_url and not get_settings().memory_path.exists():
         return {}
     from faiss_memory import FaissMemory
 

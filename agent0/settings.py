@@ -52,6 +52,7 @@ class Settings(BaseSettings):
     # Places.
     council_home: Path = Field(ROOT, description="holds training_data, loras, logs, memory and .env")
     memory_path: Path | None = Field(None, validate_default=True, description="the memory's folder")
+    memory_url: SecretStr | None = Field(None, description="postgresql://… with pgvector: a memory that replicas share")
     knowledge_path: Path | None = Field(None, validate_default=True, description="texts that the council may quote")
 
     questions_path: Path = Field(ROOT / "examples", description="heldout, probes, general and replay .jsonl: yours")

@@ -18,6 +18,7 @@ from agent0.settings import get_settings
 from faiss_memory import FaissMemory
 
 FINISH_SECONDS = 120  # after a signal to stop, what is still in flight then is cut off
+QUIET = 10  # seconds without a request after which questions are embedded, until one comes
 
 
 def listen() -> socket.socket:
@@ -81,6 +82,7 @@ def main() -> None:
     engine, memory = load_engine(), FaissMemory()
     serve_current(engine)
     log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.router.stable)
+    memory.embed_in_background(lambda: engine.quiet_for() > QUIET)
     app = create_app(engine, memory)
     config = uvicorn.Config(
         app,

@@ -85,7 +85,7 @@ class Engine:
         self.decoder, self.prompter, self.end_tokens = decoder, Prompter(tokenizer), end_tokens
         self._active: list[Job] = []
         self._waiting: deque[Job] = deque()
-        self._wake, self._closing = threading.Condition(), False
+        self._wake, self._closing, self._busy_at = threading.Condition(), False, time.monotonic()
         self._answer_seconds = 1.0  # what an answer takes in its slot, lately
         self.router = Router(Adapter(BASE, None, self._read_prefix(None)), self.model)
         self._worker = threading.Thread(target=self._work, name="engine", daemon=True)
@@ -175,6 +175,11 @@ class Engine:
             raise events[0]
         return events[0]
 
+    def quiet_for(self) -> float:
+        """Seconds since the last request was at work; 0 while one is."""
+        with self._wake:
+            return 0.0 if self._active or self._waiting else time.monotonic() - self._busy_at
+
     def close(self) -> None:
         """Take no more requests, finish those that came in, and end the worker."""
         with self._wake:
@@ -212,6 +217,7 @@ class Engine:
     def _admit(self) -> bool:
         """Give free slots to who waits longest; sleep while there is nothing to do; False when closed and done."""
         with self._wake:
+            self._busy_at = time.monotonic()
             while not (self._active or self._waiting or self._closing):
                 self._wake.wait()
             while self._waiting and len(self._active) < self.slots:

@@ -94,5 +94,8 @@ class Engine(Protocol):
     def trouble(self) -> str | None:
         """Why no request can be answered now; None where all is well."""
 
+    def quiet_for(self) -> float:
+        """Seconds since the last request was at work; 0 while one is."""
+
     def close(self) -> None:
         """Take no more requests, and finish those that came in."""

@@ -9,6 +9,7 @@ import math
 import re
 import socket
 import threading
+import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -88,6 +89,7 @@ class UpstreamEngine:
         self._folders: dict[str, Path] = {}  # of every name that was ever loaded: see load
         self._in_flight: Counter[str] = Counter()
         self._changed, self._closing, self._told = threading.Condition(), False, False
+        self._busy_at = time.monotonic()
         self._most = IN_FLIGHT_PER_SLOT * settings.max_batch
         self._pool = ThreadPoolExecutor(self._most, thread_name_prefix="upstream")
 
@@ -178,6 +180,7 @@ class UpstreamEngine:
             event = error
         with self._changed:
             self._in_flight[job.adapter.name] -= 1
+            self._busy_at = time.monotonic()
             self._changed.notify_all()
         if not job.cancelled:
             job.on_event(event)
@@ -223,6 +226,11 @@ class UpstreamEngine:
             self._told = True
             log.warning("warning: the upstream gives no logprobs: answers have no confidence and count as successes")
         return None
+
+    def quiet_for(self) -> float:
+        """Seconds since the last request was at work; 0 while one is."""
+        with self._changed:
+            return 0.0 if self._in_flight.total() else time.monotonic() - self._busy_at
 
     def close(self) -> None:
         """Take no more requests, and finish those that came in."""

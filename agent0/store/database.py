@@ -30,6 +30,8 @@ PRAGMA journal_mode = WAL;
 """
 FIELDS = tuple(Answer.model_fields)
 SELECT = f"SELECT seq, {', '.join(FIELDS)} FROM answers"
+INSERT = f"INSERT INTO answers ({', '.join(FIELDS)}) VALUES ({', '.join('?' * len(FIELDS))})"
+JUDGE = "UPDATE answers SET success = ?, feedback = json_patch(coalesce(feedback, '{}'), ?) WHERE id = ? RETURNING id"
 PAGE = 256  # rows read, embedded or removed at a time
 CHECKPOINT_EVERY = 250  # written rows after which the log is copied into the database, beside the writers
 _GIVE_BACK = 256  # pages given back to the file system in one transaction
@@ -53,6 +55,7 @@ class Database:
     """
 
     def __init__(self, folder: Path):
+        self.name = str(folder)
         self.file, self._lock, self._turn = folder / "memory.db", threading.Lock(), threading.Lock()
         self._waiting: deque[_Write] = deque()
         self._written, self._log, self._closed = 0, -1, False
@@ -88,6 +91,52 @@ class Database:
             os.link(new, self.file)
         new.unlink()
         sync_folder(self.file.parent)
+
+    # What both engines of the memory offer: agent0/store/postgres.py is the other.
+
+    def add(self, record: dict) -> bool:
+        """Store a record durably; False where its id is taken."""
+        try:
+            self.write(INSERT, *record.values())
+        except sqlite3.IntegrityError:
+            return False
+        return True
+
+    def get(self, id: str) -> dict | None:
+        """Return the record of that id, or None."""
+        return _first(self.run(f"{SELECT} WHERE id = ?", id))
+
+    def at(self, seq: int) -> dict | None:
+        """Return the record with that seq, or None where it was removed."""
+        return _first(self.run(f"{SELECT} WHERE seq = ?", seq))
+
+    def between(self, since: float, until: float, success: bool | None) -> list[dict]:
+        """Return the records with since <= timestamp < until, of that success where given, oldest first."""
+        only, values = ("", [since, until]) if success is None else ("success = ? AND", [success, since, until])
+        where = f"WHERE {only} timestamp >= ? AND timestamp < ? ORDER BY timestamp, seq"
+        return [as_record(row) for row in self.run(f"{SELECT} {where}", *values)]
+
+    def judge(self, id: str, success: bool, verdict: dict) -> bool:
+        """Store a verdict over the parts of one that was given before; False where the id is unknown."""
+        return bool(self.write(JUDGE, success, json.dumps(verdict, ensure_ascii=False), id))
+
+    def count(self) -> int:
+        return self.run("SELECT count(*) FROM answers")[0][0]
+
+    def slice(self, first: int, count: int) -> list[dict]:
+        """Return `count` records from position `first` on, in order of arrival."""
+        return [as_record(row) for row in self.run(f"{SELECT} ORDER BY seq LIMIT ? OFFSET ?", count, first)]
+
+    def records(self) -> Iterator[dict]:
+        """Yield every record in order of arrival, PAGE in memory at a time."""
+        for page in self.pages():
+            yield from map(as_record, page)
+
+    def size(self) -> int:
+        """Bytes of the file and its log."""
+        return sum(path.stat().st_size for path in self.file.parent.glob(f"{self.file.name}*"))
+
+    # What SQLite is asked.
 
     def run(self, statement: str, *values) -> list[sqlite3.Row]:
         """Run one statement that reads, and return its rows."""
@@ -170,9 +219,9 @@ class Database:
             finally:
                 connection.close()
 
-    def pages(self, after: int = 0) -> Iterator[list[sqlite3.Row]]:
-        """Yield the rows with seq > after, PAGE at a time."""
-        while page := self.run(f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT ?", after, PAGE):
+    def pages(self, after: int = 0, size: int | None = None) -> Iterator[list[sqlite3.Row]]:
+        """Yield the rows with seq > after, `size` (or PAGE) at a time."""
+        while page := self.run(f"{SELECT} WHERE seq > ? ORDER BY seq LIMIT ?", after, size or PAGE):
             yield page
             after = page[-1]["seq"]
 
@@ -230,6 +279,10 @@ class Database:
         except sqlite3.DatabaseError as error:
             fix = "restore it from a backup, or move it and its -wal file away to begin a new memory"
             raise CouncilError(f"{self.file} is damaged ({error}); {fix}") from error
+
+
+def _first(rows: list[sqlite3.Row]) -> dict | None:
+    return as_record(rows[0]) if rows else None
 
 
 def as_record(row: sqlite3.Row) -> dict:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import astuple
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 from agent0.command import CouncilError
@@ -56,10 +57,15 @@ class Index:
                 self._catch_up()
                 return self._held.search(vector, k)
 
-    def catch_up(self) -> None:
-        """Embed what was added since, in batches, each of them durable."""
+    def catch_up(self, batches: int | None = None, size: int | None = None) -> None:
+        """Embed what was added since, `size` (or PAGE) at a time, each batch durable; at most so many batches."""
         with self._lock:
-            self._catch_up()
+            self._catch_up(batches, size)
+
+    def behind(self) -> bool:
+        """Whether something was added that is not embedded, by the embedder in use."""
+        stamp = self._stamp()
+        return self._database.newest() > (stamp.last if stamp else 0)
 
     def rebuild(self) -> None:
         """Embed every question afresh."""
@@ -107,14 +113,14 @@ class Index:
         except OSError as error:
             raise CouncilError(f"{self._folder}/index: {error}; check that its disk is not full, and ours") from error
 
-    def _catch_up(self) -> None:
+    def _catch_up(self, batches: int | None = None, size: int | None = None) -> None:
         if self._database.newest() <= (self._held.stamp.last if self._held else 0):
             return
         import numpy
 
         with self._alone():
             held = self._follow()
-            for page in self._database.pages(held.stamp.last):
+            for page in islice(self._database.pages(held.stamp.last, size), batches):
                 vectors = numpy.ascontiguousarray(self._embed([row["query"] for row in page]), "float32")
                 self._save(held.append(numpy.array([row["seq"] for row in page]), vectors))
 

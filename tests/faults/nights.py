@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import date, timedelta
 
 from agent0.story import outcome
+from tests.faults import outside
 from tests.faults.place import Night, Place
 
 LOUD, SILENT, EITHER = "one alert", "no alert", "one alert or none"
@@ -25,6 +26,7 @@ HOOKS = {
     "telling": "night tell",
 }
 WORKING = [name for name in HOOKS if name != "telling"]
+LIE = "REASONING: Everybody knows it.\nANSWER: It is 5.\nVOTE: 1\nSCORE: 10"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def _hook(stage: str, script: str, **environment: str) -> Callable:
 
 def _mood(stage: str, mood: str) -> Callable:
     return _hook(stage, f'echo "{mood}" >"$FAULTS/mood"')
+
+
+def _restart(stage: str) -> Callable:
+    """The server is away for two seconds."""
+    script = 'echo drop >"$FAULTS/mood"; (sleep 2; rm -f "$FAULTS/mood") >/dev/null 2>&1 &'
+    return _hook(stage, script)
 
 
 def _write(name: str, text: str) -> Callable:
@@ -171,6 +179,13 @@ FAULTS: dict[str, Fault] = {
     "webhook 404": Fault(_webhook(404), (0,)),
     "webhook busy once": Fault(_webhook(429), (0,)),
     "webhook down": Fault(_set(NOTIFICATION_WEBHOOK="http://127.0.0.1:9/x"), (0,), SILENT),
+    "webhook hangs": Fault(outside.silence(NOTIFICATION_WEBHOOK="{url}/x"), (0,), SILENT),
+    "endpoint hangs": Fault(
+        outside.silence(COUNCIL_ENDPOINTS="{url}/v1|m", COUNCIL_TIMEOUT="0.2"),
+        (0,),
+    ),
+    "endpoints lie": Fault(outside.endpoints_say(LIE), (0,)),
+    "endpoints babble": Fault(outside.endpoints_say("Certainly! ```\0 {{{"), (0,)),
     "endpoint down": Fault(_set(COUNCIL_ENDPOINTS="http://127.0.0.1:9/v1|m", COUNCIL_TIMEOUT="0.2"), (0,)),
     "trainer killed (out of memory)": Fault(_hook("training", "[[ $* != *agent0.train* ]] || kill -KILL $$"), (137,)),
     "trainer crashes": Fault(_hook("training", "[[ $* != *agent0.train* ]] || exit 1"), (1,)),
@@ -189,6 +204,9 @@ FAULTS: dict[str, Fault] = {
         (1,),
         mend=_restore,
     ),
+    "index of the memory truncated": Fault(outside.index_truncated, (0,), mend=outside.index_works),
+    "current leads elsewhere": Fault(outside.linked("current", "/tmp"), (0, 1, 20, 30), mend=outside.unlink("current")),
+    "latest leads elsewhere": Fault(outside.linked("latest", "/tmp"), (0, 1), mend=outside.unlink("latest")),
     "current dangles": Fault(_dangle, (0,)),
     "a folder where current belongs": Fault(_folder_for_link("current"), (1, 20, 30), mend=_move_away("current")),
     "a folder where latest belongs": Fault(_folder_for_link("latest"), (1,), mend=_move_away("latest")),
@@ -198,6 +216,15 @@ FAULTS: dict[str, Fault] = {
         f"time zone {zone}": Fault(_set(TZ=zone), ANY)
         for zone in ("Pacific/Kiritimati", "Pacific/Niue", "Asia/Kolkata")
     },
+    "summer time begins": Fault(outside.clocks_change(outside.SPRING), (0,)),
+    "summer time ends": Fault(outside.clocks_change(outside.AUTUMN), (0,)),
+    **{
+        f"clock jumps {by} at {s}": Fault(outside.clock_jumps(by, HOOKS[s]), ANY)
+        for by in ("+26h", "-26h", "+90m", "-90m")
+        for s in WORKING
+    },
+    "server restarts in the deployment": Fault(_restart("deployment"), ANY),
+    "server hangs from deployment on": Fault(_mood("deployment", "hang"), ANY),
     **{
         f"without {tool}": Fault(_without(tool), (0, 1, 127), EITHER, logged=False) for tool in ("nice", "flock", "awk")
     },
@@ -239,7 +266,8 @@ def try_night(place: Place, names: list[str]) -> list[str]:
     place.receiver.statuses.clear()
     place.state()
     healthy = place.night()
-    wrong += [f"the next night: {line}" for line in _judge(healthy, [Fault(_set(), (0, 10))])]
+    fine = (0, 10, 30) if night.code == 0 else (0, 10)  # 30: no better than what this night has deployed
+    wrong += [f"the next night: {line}" for line in _judge(healthy, [Fault(_set(), fine)])]
     if (state := place.state()) != place.engine.stable:
         wrong.append(f"current is {state}, the server answers with {place.engine.stable}")
     return wrong + [f"lost: {line}" for line in place.lost()]

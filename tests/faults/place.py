@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -133,7 +134,9 @@ class Place:
         memory, window = FaissMemory(), day_window(day)
         for number in range(first, first + FAILURES):
             answer = {"response": "It is 7.", "success": False, "confidence": 0.2, "timestamp": window.since + number}
-            memory.add(f"What is {number + 12} * 17?", answer)
+            question = f"What is {number + 12} * 17?"
+            memory.add(question, answer)
+            self.engine.answers[question] = (9, str((number + 12) * 17))  # a later night's gate asks it
         memory.close()
 
     def hook(self, stage: str, script: str) -> None:
@@ -191,12 +194,19 @@ class Place:
         wrong = [] if kept == wanted else [f"{kept} of {wanted} records"]
         if not len(examples) == len(answers) == wanted:
             wrong.append(f"{len(examples)} examples of {len(answers)} answers, {wanted} failures")
+        wrong += [f"{e.instruction} -> {e.output}" for e in examples if not _right(e)]
         ledger.read()
         return wrong
 
     def close(self) -> None:
         self.engine.stop()
         self.receiver.__exit__()
+
+
+def _right(example: TrainingExample) -> bool:
+    """Whether an example holds the product that its question asks for."""
+    a, b = map(int, re.findall(r"\d+", example.instruction))
+    return str(a * b) in re.findall(r"\d+", example.output.replace(",", ""))
 
 
 def small_questions(folder: Path) -> Path:

@@ -493,3 +493,18 @@ def test_who_holds_on_to_a_finished_request_holds_no_cache(engine):
     jobs = [engine.submit(chat, lambda event: None, max_tokens=4) for _ in range(9)]
     engine.close()
     assert [job.sequence for job in jobs] == [None] * 9 and all(job.tokens for job in jobs)
+
+
+def test_the_engine_says_for_how_long_nothing_was_asked(home, monkeypatch):
+    engine, seen, done = make_engine(save_base(home / "tiny", monkeypatch), ends=()), [], threading.Event()
+
+    def hear(event):
+        seen.append(engine.quiet_for())
+        if not isinstance(event, str):
+            done.set()
+
+    engine.submit([{"role": "user", "content": "Hello"}], hear, max_tokens=4, stream=True)
+    assert done.wait(60)
+    engine.close()
+    assert set(seen) == {0.0}
+    assert engine.quiet_for() > 0
