@@ -180,11 +180,13 @@ def stamped(kind: str) -> str:
 def point(link: str, release: Release) -> None:
     """Make loras/<link> point to the release: relative, straight, atomic and durable.
 
-    Raises CouncilError where the name is not one of loras/'s links, or a real folder stands in its place.
+    Links made by hand that lead through this one go on meaning what they mean now. Raises CouncilError where the name
+    is not one of loras/'s links, or a real folder stands in its place.
     """
     loras = get_settings().loras
     if not _LINK_NAME.fullmatch(link):
         raise CouncilError(f"{link}: links are latest, current and {'_*, '.join(KINDS)}_*")
+    _part_from(link)
     temporary = loras / f"{_TEMPORARY_LINK}{secrets.token_hex(8)}"
     os.symlink(f"adapters/{release.name}", temporary)
     try:
@@ -195,6 +197,17 @@ def point(link: str, release: Release) -> None:
             f"{loras / link}: {error.strerror}; a link belongs there: move away what stands there"
         ) from None
     sync_folder(loras)
+
+
+def _part_from(link: str) -> None:
+    """Let current and latest, where they lead through another link that is about to move, stay where they are."""
+    loras = get_settings().loras
+    for name in {"current", "latest"} - {link}:
+        if not (loras / name).is_symlink() or os.readlink(loras / name) not in (link, f"./{link}", str(loras / link)):
+            continue
+        meant = target(name) or ensure_base()
+        log.warning("warning: loras/%s leads through loras/%s; it points to %s from now on", name, link, meant.name)
+        point(name, meant)
 
 
 def target(link: str) -> Release | None:

@@ -206,6 +206,7 @@ FAULTS: dict[str, Fault] = {
     ),
     "index of the memory truncated": Fault(outside.index_truncated, (0,), mend=outside.index_works),
     "current leads elsewhere": Fault(outside.linked("current", "/tmp"), (0, 1, 20, 30), mend=outside.unlink("current")),
+    "current leads through latest": Fault(outside.linked("current", "latest"), (0, 20, 30)),
     "latest leads elsewhere": Fault(outside.linked("latest", "/tmp"), (0, 1), mend=outside.unlink("latest")),
     "current dangles": Fault(_dangle, (0,)),
     "a folder where current belongs": Fault(_folder_for_link("current"), (1, 20, 30), mend=_move_away("current")),

@@ -351,6 +351,14 @@ def test_links_are_relative_straight_and_move(home):
     assert not list((home / "loras").glob(".link-*"))
 
 
+def test_a_link_made_by_hand_through_another_does_not_move_with_it(home):
+    first, second = make_release(1), make_release(2)
+    adapters.point("latest", first)
+    (adapters.adapters_folder().parent / "current").symlink_to("latest")
+    adapters.point("latest", second)
+    assert (adapters.target("current"), adapters.target("latest")) == (first, second)
+
+
 def test_links_survive_a_move_of_the_home(home):
     release = make_release()
     adapters.point("current", release)
