@@ -20,7 +20,7 @@ demo: setup ## show the whole loop on example questions
 	$(BIN)/python -m examples.demo
 
 test: lint ## check everything: lint, then all tests
-	$(BIN)/python -m pytest -n 2 --dist loadfile --ignore tests/night
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder --ignore tests/night
 	$(BIN)/python -m pytest tests/night
 
 lint: .venv/.installed-dev ## check style and common mistakes in Python and shell

@@ -98,7 +98,7 @@ def test_a_person_reads_the_night_and_overrules_it_in_a_browser(live):
         browser.press("a[href='/']")
         assert "allow again" in browser.ask("document.querySelector('#example0').innerText")
 
-        browser.press("form[action='/refuse'] button")
+        browser.press(f"form[action='/refuse']:has([value='{live.waiting.name}']) button")
         assert f"{live.waiting.name} is refused" in browser.ask("document.body.innerText")
         assert adapters.refused(live.waiting)["by"] == "somebody on the page, at 127.0.0.1"
         browser.press("a[href='/']")
