@@ -195,6 +195,7 @@ class Engine:
         No other thread may start an OpenMP team: with more threads than cores libgomp stops spinning between the
         small steps of a token, which costs two thirds of the speed.
         """
+        torch.get_num_threads()  # a thread's first look takes over what any other thread has set last
         torch.set_num_threads(len(os.sched_getaffinity(0)))
         while self._admit():
             try:

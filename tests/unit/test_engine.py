@@ -1,6 +1,7 @@
 """The embedded engine against transformers and peft, and its batching, sampling and swapping."""
 
 import json
+import os
 import threading
 
 import pytest
@@ -508,3 +509,11 @@ def test_the_engine_says_for_how_long_nothing_was_asked(home, monkeypatch):
     engine.close()
     assert set(seen) == {0.0}
     assert engine.quiet_for() > 0
+
+
+def test_an_adapter_that_comes_before_the_first_request_takes_no_core_from_it(engine, tmp_path, monkeypatch):
+    forward, seen = engine.decoder.forward, set()
+    monkeypatch.setattr(engine.decoder, "forward", lambda spans: seen.add(torch.get_num_threads()) or forward(spans))
+    torch.set_num_threads(1)  # as loading does, in whichever thread
+    engine.answer("Hello")
+    assert seen == {len(os.sched_getaffinity(0))}
