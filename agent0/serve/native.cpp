@@ -152,10 +152,12 @@ struct Pass {
         for (int i = 0; i < OUTPUTS; i++) {
             int part = 0;
             while (lora && o + i >= lora->ends[part]) part++;
+            for (int64_t k = 0; lora && k < lora->rank; k += LANES) {
+                const Lanes b = load(lora->b + (o + i) * lora->rank + k);
+                const float* of = &low[n * low_width + part * lora->rank + k];
+                for (int m = 0; m < M; m++) acc[i][m] += load(of + m * low_width) * b;
+            }
             for (int m = 0; m < M; m++) {
-                for (int64_t k = 0; lora && k < lora->rank; k += LANES)
-                    acc[i][m] += load(&low[(n + m) * low_width + part * lora->rank + k]) *
-                                 load(lora->b + (o + i) * lora->rank + k);
                 float* y = out + (n + m) * linear.out + o + i;
                 *y = sum(acc[i][m]) + (linear.bias ? linear.bias[o + i] : 0) + (add ? *y : 0);
             }
@@ -207,14 +209,21 @@ struct Pass {
             while (lora->ends[parts - 1] < linear.out) parts++;
             const int64_t blocks = parts * lora->rank / OUTPUTS;
 #pragma omp for schedule(static)
-            for (int64_t block = 0; block < blocks; block++)
-                for (int64_t n = run.first; n < run.stop; n++) {
-                    Lanes acc[OUTPUTS][1] = {};
-                    dots<1>(acc, lora->a + block * OUTPUTS * linear.in, nullptr, linear.in, linear.in,
-                            in + n * linear.in, linear.in);
-                    for (int i = 0; i < OUTPUTS; i++) low[n * low_width + block * OUTPUTS + i] = sum(acc[i][0]);
-                }
+            for (int64_t block = 0; block < blocks; block++) {
+                int64_t n = run.first;
+                for (; run.stop - n >= ROWS; n += ROWS) lower_tile<ROWS>(lora, linear, block, n, in);
+                for (; n < run.stop; n++) lower_tile<1>(lora, linear, block, n, in);
+            }
         }
+    }
+
+    template <int M>
+    void lower_tile(const Lora* lora, const Linear& linear, int64_t block, int64_t n, const float* in) {
+        Lanes acc[OUTPUTS][M] = {};
+        dots<M>(acc, lora->a + block * OUTPUTS * linear.in, nullptr, linear.in, linear.in, in + n * linear.in,
+                linear.in);
+        for (int m = 0; m < M; m++)
+            for (int i = 0; i < OUTPUTS; i++) low[(n + m) * low_width + block * OUTPUTS + i] = sum(acc[i][m]);
     }
 
     // out = in / rms(in) * weight
