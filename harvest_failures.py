@@ -68,7 +68,7 @@ class FailureHarvester:
         self.memory = memory or FaissMemory()
         self.members = council_members() if members is None else list(members)
         self.attendance = Attendance()
-        for example in vetoed_examples():
+        for example in vetoed_examples(people_only=True):
             self.attendance.jury.err(example.instruction, example.output, example.votes or {})
         self.embed = embed  # the guard's; by default the memory's embedder, loaded where it is needed
 

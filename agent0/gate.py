@@ -4,7 +4,8 @@
 
 Asked of both, greedily, through the server: held-out questions, what the serving release was trained to get right,
 and general questions that the base model gets right. The three ends are promote (exit 0), refuse and inconclusive
-(exit 30 both: nothing changes, and the examples stay in the pool for tomorrow).
+(exit 30 both: nothing changes, and the examples stay in the pool for tomorrow). But where answers got worse, what is
+new among the examples and not proven is suspect, and set aside: else one bad night would spoil all that follow.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from agent0.client import CouncilClient
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
 from agent0.evaluate import Outcome, load_questions, measure
 from agent0.evidence import p95
-from agent0.pool import load_pool
+from agent0.pool import load_pool, proven
 from agent0.quality import GENERAL, HELD_OUT, final_answer, questions_file
 from agent0.records import Question, write_json
 from agent0.settings import get_settings
@@ -62,11 +63,12 @@ class Change:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`end` is promote, refuse or inconclusive."""
+    """`end` is promote, refuse or inconclusive; `fell`: refused, since answers got worse in what it is trained for."""
 
     end: str
     reason: str
     improvement: float
+    fell: bool = False
 
 
 def compare(serving: Iterable[Outcome], candidate: Iterable[Outcome]) -> Change:
@@ -82,16 +84,15 @@ def judge(suites: dict[str, Change], kinds: dict[str, Change]) -> Judgement:
     A kind is one of many, so that one of them falls by chance more easily: its p is Bonferroni's.
     """
     held_out, forgotten = suites["held-out"], -suites["general"].improvement
-    if forgotten > (allowed := get_settings().max_forgetting):
-        return Judgement(
-            "refuse", f"general questions: {forgotten:.0%} forgotten, {allowed:.0%} allowed", held_out.improvement
-        )
     falls = [(f"{name} questions", change, SURE) for name, change in suites.items() if name != "general"]
     falls += [(f"kind {name}", change, SURE / len(kinds)) for name, change in kinds.items()]
     for name, change, sure in falls:
         if (chance := change.chance(worse=True)) < sure:
             reason = f"{name}: {change.lost} lost, {change.gained} gained of {change.asked} (p={chance:.1g})"
-            return Judgement("refuse", reason, held_out.improvement)
+            return Judgement("refuse", reason, held_out.improvement, fell=True)
+    if forgotten > (allowed := get_settings().max_forgetting):
+        reason = f"general questions: {forgotten:.0%} forgotten, {allowed:.0%} allowed"
+        return Judgement("refuse", reason, held_out.improvement)
     chance = held_out.chance(worse=False)
     words = f"held-out {held_out.improvement:+.1%} of {held_out.asked}: {held_out.gained} gained, {held_out.lost} lost"
     return Judgement("promote" if chance < SURE else "inconclusive", f"{words} (p={chance:.1g})", held_out.improvement)
@@ -120,6 +121,13 @@ def fixed_questions(serving: Release) -> list[Question]:
         if example.id in trained and example.verified_by and not example.input
     ]
     return random.Random(serving.name).sample(rows, min(FIXED_AT_MOST, len(rows)))
+
+
+def suspects(serving: Release, candidate: Release) -> dict[str, str]:
+    """What a release was trained on beyond the serving one and no exact check proves: example id -> content."""
+    new = set(candidate.manifest.get("example_ids", [])) - set(serving.manifest.get("example_ids", []))
+    pool = load_pool(get_settings().training_data)
+    return {e.id: veto.content(e.instruction, e.output) for e in pool if e.id in new and not proven(e)}
 
 
 @dataclass(frozen=True)
@@ -194,6 +202,10 @@ def main() -> int:
         return NOTHING_TO_DO
     examined = examine(client, serving, candidate)
     judged = replacement(examined.judged, serving, candidate)
+    aside = suspects(serving, candidate) if judged.fell else {}
+    if aside:
+        told = f"{len(aside)} new examples that nothing proves are set aside (`python -m agent0.veto --list`)"
+        judged = replace(judged, reason=f"{judged.reason}; {told}")
     event = ledger.append(
         "gate",
         release=candidate.name,
@@ -201,6 +213,7 @@ def main() -> int:
         end=judged.end,
         reason=judged.reason,
         improvement=judged.improvement,
+        set_aside=aside,
         success=_kept_success(judged, examined.suites["held-out"]),
         suites={name: asdict(change) for name, change in examined.suites.items()},
         kinds={name: asdict(change) for name, change in examined.kinds.items()},

@@ -12,8 +12,8 @@ from agent0.records import TrainingExample, read_jsonl
 def load_pool(folder: Path) -> list[TrainingExample]:
     """Return every accepted example of training_data/harvest_*.jsonl, of near-duplicates the newest.
 
-    What people vetoed, and what an exact check contradicts today, is left out. Raises CouncilError for a damaged line,
-    and where a held-out question would be trained on.
+    What people vetoed, what a gate set aside, and what an exact check contradicts today, is left out. Raises
+    CouncilError for a damaged line, and where a held-out question would be trained on.
     """
     pool: dict[str, TrainingExample] = {}
     vetoes = veto.Vetoes()
@@ -24,13 +24,13 @@ def load_pool(folder: Path) -> list[TrainingExample]:
     if leaked:
         question = pool[min(leaked)].instruction
         raise CouncilError(f"held-out question {question!r} stands in {folder}; remove it: it must only be measured on")
-    examples = [example for example in pool.values() if not contradicted(example)]
+    examples = [example for example in pool.values() if proven(example) is not False]
     if left_out := len(pool) - len(examples):
         log.warning("warning: %d examples of the pool are proven wrong, and left out", left_out)
     return examples
 
 
-def contradicted(example: TrainingExample) -> bool:
-    """Whether the math member works out another answer than the example gives."""
+def proven(example: TrainingExample) -> bool | None:
+    """Whether the math member works out the answer that the example gives; None where it cannot tell."""
     solution = None if example.input else solve(example.instruction)
-    return solution is not None and not answers_agree(example.output, solution.result)
+    return solution and answers_agree(example.output, solution.result)

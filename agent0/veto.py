@@ -23,14 +23,19 @@ def content(instruction: str, output: str) -> str:
 
 
 class Vetoes:
-    """The vetoes in force. Raises CouncilError where the ledger is damaged."""
+    """The vetoes in force: those of people, and (unless `people_only`) what gates set aside, until people undo it.
 
-    def __init__(self) -> None:
+    Raises CouncilError where the ledger is damaged.
+    """
+
+    def __init__(self, people_only: bool = False) -> None:
         self._contents: dict[str, str] = {}  # example id → content
-        for event in ledger.read("veto"):
-            if event["undone"]:
+        for event in ledger.read():
+            if event["event"] == "gate" and not people_only:
+                self._contents.update(event.get("set_aside", {}))
+            elif event["event"] == "veto" and event["undone"]:
                 self._contents.pop(event["example"], None)
-            else:
+            elif event["event"] == "veto":
                 self._contents[event["example"]] = event["content"]
 
     def __contains__(self, example: TrainingExample) -> bool:
@@ -71,9 +76,9 @@ def veto(id: str, reason: str = "", undo: bool = False) -> bool:
     return True
 
 
-def vetoed_examples() -> list[TrainingExample]:
+def vetoed_examples(people_only: bool = False) -> list[TrainingExample]:
     """The examples that vetoes keep out of the pool."""
-    vetoes = Vetoes()
+    vetoes = Vetoes(people_only)
     return [example for example in all_examples() if example in vetoes] if vetoes.ids else []
 
 

@@ -4,9 +4,10 @@ import pytest
 from council_stub import Behaviour, Stub
 from lora_kit import make_base, make_release, stage
 
-from agent0 import adapters, gate, ledger
+from agent0 import adapters, gate, ledger, veto
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, CouncilError
 from agent0.gate import Change, judge
+from agent0.pool import load_pool
 from agent0.quality import GENERAL, HELD_OUT, questions_file
 from agent0.records import Question, TrainingExample, read_jsonl, write_jsonl
 from agent0.settings import get_settings
@@ -85,6 +86,32 @@ def test_what_earlier_nights_fixed_is_asked_again(home, server):
     found = {question.question: question.answer for question in gate.fixed_questions(serving)}
     assert found == {"What is 1 + 1 in Ulm?": "2", "What is 2 + 1 in Ulm?": "3"}
     assert gate.fixed_questions(adapters.ensure_base()) == []
+
+
+@pytest.mark.parametrize(
+    ("after", "end", "left"),
+    [(0.2, "refuse", {"proven", "served"}), (0.5, "inconclusive", {"proven", "served", "claimed"})],
+)
+def test_what_made_a_release_fall_is_set_aside_unless_it_is_proven(home, server, monkeypatch, after, end, left):
+    said = {"served": ("Who rules Ulm?", "A mayor."), "proven": ("What is 2 + 1?", "2 + 1 = 3.")}
+    said["claimed"] = ("Who rules Bonn?", "A king.")
+    words = {"reasoning": "So.", "quality_score": 0.9, "harvest_timestamp": 1, "answer_id": "a", "kind": "open"}
+    rows = [TrainingExample(id=id, instruction=asked, output=told, **words) for id, (asked, told) in said.items()]
+    folder = home / "training_data"
+    write_jsonl(folder / "harvest_20260101.jsonl", rows)
+    serving = adapters.publish(stage(seed=1), {"example_ids": ["served"], "parent": "base"})
+    adapters.point("current", serving)
+    candidate = adapters.publish(stage(seed=2), {"example_ids": list(said), "parent": "base"})
+    server.loaded, server.stable = {"base", serving.name}, serving.name
+    server.behaviours = {serving.name: Behaviour(right=0.5), candidate.name: Behaviour(right=after)}
+    assert run(monkeypatch, candidate.name) == REFUSED
+    assert ledger.last("gate")["end"] == end
+    assert {example.id for example in load_pool(folder)} == left
+    assert veto.vetoed_examples(people_only=True) == []
+    if end == "refuse":
+        assert "1 new examples that nothing proves are set aside" in ledger.last("gate")["reason"]
+        assert veto.veto("claimed", undo=True), "people may know better"
+        assert {example.id for example in load_pool(folder)} == set(said)
 
 
 def test_what_serves_is_not_judged_against_itself(server, monkeypatch):
