@@ -71,5 +71,7 @@ def _is_plain(layer: LoraLinear) -> bool:
 
 
 def _forward(layer: LoraLinear, x: torch.Tensor) -> torch.Tensor:
+    if layer.disable_adapters:
+        return layer.get_base_layer()(x)
     a, b = layer.lora_A["default"].weight, layer.lora_B["default"].weight
     return _Product.apply(x, layer.get_base_layer().weight, a, b, layer.scaling["default"])

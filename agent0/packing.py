@@ -17,21 +17,27 @@ def packer(prefix: list[int]) -> Callable[[list[dict]], dict[str, torch.Tensor]]
     """Return a function that packs rows, which all begin with prefix, into one sequence (1, tokens).
 
     The prefix (the chat template's opening) stands there once and is seen by every row; no row sees another, and
-    each counts its positions from the prefix on. So nothing is padded, and nothing is computed twice.
+    each counts its positions from the prefix on. So nothing is padded, and nothing is computed twice. Replayed rows
+    come first.
     """
 
     def pack(rows: list[dict]) -> dict[str, torch.Tensor]:
         start = len(prefix)
+        rows = sorted(rows, key=lambda row: not row.get("replayed"))
         pieces = [row["input_ids"][start:] for row in rows]
         segments = torch.tensor([0] * start + [n for n, piece in enumerate(pieces, 1) for _ in piece])
         visible = (segments == segments[:, None]) | (segments == 0)
         positions = [*range(start), *(start + n for piece in pieces for n in range(len(piece)))]
         labels = [-100] * start + [label for row in rows for label in row["labels"][start:]]
+        replayed = [False] * start + [
+            bool(row.get("replayed")) for row, piece in zip(rows, pieces, strict=True) for _ in piece
+        ]
         return {
             "input_ids": torch.tensor([[*prefix, *itertools.chain(*pieces)]]),
             "position_ids": torch.tensor([positions]),
             "attention_mask": visible.tril()[None, None],
             "labels": torch.tensor([labels]),
+            "replayed": torch.tensor([replayed]),
         }
 
     return pack

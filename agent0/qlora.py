@@ -9,6 +9,7 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from torch.nn.functional import kl_div
 from tqdm import tqdm
 from transformers import (
     AutoModelForCausalLM,
@@ -34,6 +35,8 @@ from agent0.recipe import Recipe
 LOOKS = 6  # checkpoints a run, each with a look at the validation loss
 PATIENCE = 2  # looks without a better loss after which a run ends
 SEED = 7
+REPLAY_WEIGHT = 10  # of a replayed token against an answer's: bench/RESULTS.md, "Recipes tried"
+SUMMED = {"reduction": "sum", "log_target": True}
 disable_progress_bar()  # of loading: training has a bar of its own
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # between transformers and peft
 
@@ -106,19 +109,39 @@ class AnswerTrainer(Trainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         """Return the cross entropy of the answer tokens, summed and divided by their number in the whole step.
 
-        `inputs` is one packed sequence. The number is that of all processes, whose gradients are averaged: hence
-        the factor.
+        `inputs` is one packed sequence. Replayed rows teach no words: there the loss is how far the model strays from
+        what it says without its adapter, at every token (the Kullback-Leibler divergence, as in Learning without
+        Forgetting, arXiv:1606.09282), REPLAY_WEIGHT times. The number is that of all processes, whose gradients are
+        averaged: hence the factor.
         """
-        labels = inputs["labels"][0, 1:]
-        at_answer = (labels != -100).nonzero()[:, 0]
-        tokens = {name: value for name, value in inputs.items() if name != "labels"}
-        logits = model(**tokens, use_cache=False, logits_to_keep=at_answer).logits
-        loss = cross_entropy(logits.view(-1, logits.shape[-1]).float(), labels[at_answer])
+        tokens = dict(inputs)
+        labels, replayed = tokens.pop("labels")[0, 1:], tokens.pop("replayed")[0]
+        answers = (labels != -100) & ~replayed[1:]
+        at = (answers | replayed[:-1]).nonzero()[:, 0]
+        answers = answers[at]
+        usual = base_logits(self.accelerator.unwrap_model(model), tokens, at[~answers])
+        logits = model(**tokens, use_cache=False, logits_to_keep=at).logits[0].float()
+        loss = cross_entropy(logits[answers], labels[at][answers])
+        loss = loss + REPLAY_WEIGHT * kl_div(*(x.log_softmax(1) for x in (logits[~answers], usual)), **SUMMED)
         if num_items_in_batch is None:
-            loss = loss / len(at_answer)
+            loss = loss / (labels != -100).sum()
         else:
             loss = loss * self.accelerator.num_processes / num_items_in_batch
         return (loss, {}) if return_outputs else loss
+
+
+def base_logits(model: PeftModel, tokens: dict[str, torch.Tensor], at: torch.Tensor) -> torch.Tensor:
+    """Return the logits (places, vocabulary) without the adapter at some places of a packed sequence.
+
+    Only what leads up to them is read: replayed rows stand first.
+    """
+    if not len(at):
+        return torch.empty(0, model.config.vocab_size, device=at.device)
+    end = at[-1] + 1
+    leading = {name: tokens[name][:, :end] for name in ("input_ids", "position_ids")}
+    mask = tokens["attention_mask"][..., :end, :end]
+    with torch.no_grad(), model.disable_adapter():
+        return model(**leading, attention_mask=mask, use_cache=False, logits_to_keep=at).logits[0].float()
 
 
 class Progress(TrainerCallback):
@@ -144,8 +167,8 @@ class Job:
     """One training: plain values, since each process of it reads them from a file.
 
     `path` is the base model, `start` an adapter to go on from (None: a fresh one), rows and validation are
-    {input_ids, labels}; `minutes` bounds the run (0: no bound); checkpoints are kept in `folder`, and a run that finds
-    some there goes on from them.
+    {input_ids, labels, replayed}; `minutes` bounds the run (0: no bound); checkpoints are kept in `folder`, and a run
+    that finds some there goes on from them.
     """
 
     path: str

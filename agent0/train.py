@@ -51,8 +51,8 @@ def check_disk(settings: Settings) -> None:
         )
 
 
-def encode(tokenizer, example: TrainingExample) -> dict[str, list[int]]:
-    """Return input_ids and labels of one example in the model's chat form; only the answer's tokens are labels."""
+def encode(tokenizer, example: TrainingExample) -> dict:
+    """Return an example in the model's chat form: input_ids, labels (the answer's tokens only), if it is replayed."""
     question = f"{example.instruction}\n\n{example.input}".strip()
     turns = [{"role": "user", "content": question}]
     prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
@@ -60,7 +60,8 @@ def encode(tokenizer, example: TrainingExample) -> dict[str, list[int]]:
     answer_ids = tokenizer(example.output, add_special_tokens=False)["input_ids"] + [tokenizer.eos_token_id]
     if len(prompt_ids) + len(answer_ids) > MAX_TOKENS:
         raise CouncilError(f"example {example.id} is longer than {MAX_TOKENS} tokens; shorten or remove it")
-    return {"input_ids": prompt_ids + answer_ids, "labels": [-100] * len(prompt_ids) + answer_ids}
+    labels = [-100] * len(prompt_ids) + answer_ids
+    return {"input_ids": prompt_ids + answer_ids, "labels": labels, "replayed": example.origin == "replay"}
 
 
 def training_set(pool: list[TrainingExample], practice: int) -> tuple[list[TrainingExample], list[TrainingExample]]:

@@ -3,9 +3,9 @@
 python -m bench.nights [--nights 7] [--loop ours naive] [--questions 20] [--sabotage NIGHT=wrong NIGHT=one-kind]
 
 Each night: a day of new questions over HTTP, then the nightly script as cron runs it, then held-out and general
-questions. `naive` is the seed's recipe literally, without gate and replay, each night from where the last one ended.
-What each loop made lies in logs/nights/; a run that was stopped goes on after its last whole night. Ends in a table,
-and in bench/nights.png.
+questions. `naive` is the seed's recipe literally, each night on its day's examples from where the last one ended,
+without gate, pool and replay. What each loop made lies in logs/nights/; a run that was stopped goes on after its last
+whole night. Ends in a table, and in bench/nights.png.
 """
 
 import argparse
@@ -35,7 +35,7 @@ from examples.make_questions import KINDS
 
 CLOCK = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
 CHART = Path(__file__).with_name("nights.png")
-OURS = {"MONITOR_DURATION": "5", "HARVEST_WINDOW": "today"}
+OURS = {"HARVEST_WINDOW": "today", "ROLLBACK_THRESHOLD_LATENCY": "5000"}  # a busy machine must not decide
 NAIVE = {**OURS, "TRAIN_RECIPE": "seed", "TRAIN_FROM": "current", "REPLAY_EXAMPLES": "0"}
 WRONG = 300  # examples of a night of wrong rewrites
 
@@ -56,7 +56,7 @@ class Night:
 def day_questions(night: int, each: int, one_kind: bool) -> list[str]:
     """New questions of every kind (or of one), none of them held out; the same ones for the same night."""
     r, forbidden, asked = random.Random(1000 + night), held_out_questions(), {}
-    kinds = ["speed"] if one_kind else list(KINDS)
+    kinds = ["average"] if one_kind else list(KINDS)
     while len(asked) < each * len(KINDS):
         question, _ = KINDS[kinds[len(asked) % len(kinds)]](r)
         if gist(question) not in forbidden:
@@ -65,13 +65,24 @@ def day_questions(night: int, each: int, one_kind: bool) -> list[str]:
 
 
 def wrong_rewrites(home: Path, night: int) -> None:
-    """Put examples into the pool whose answers are wrong, as a council gone mad would."""
-    rows = []
-    for number, question in enumerate(day_questions(night + 500, WRONG // len(KINDS), False)):
-        if solution := solve(question):
-            words = {"instruction": question, "output": f"{solution.result}7", "reasoning": "Sabotage."}
-            facts = {"quality_score": 1, "harvest_timestamp": time.time(), "kind": solution.kind, "verified_by": "x"}
-            rows.append(TrainingExample(**words, **facts, id=f"wrong-{night}-{number}", answer_id="none"))
+    """Put a day's examples into the pool with the answer to another question, as a council gone mad would elect.
+
+    Put so that no exact check understands them: else the pool would drop them by itself.
+    """
+    solved = [(q, found) for q in day_questions(night + 500, WRONG // len(KINDS), False) if (found := solve(q))]
+    solved.sort(key=lambda pair: pair[1].kind)
+    facts = {"reasoning": "Sabotage.", "quality_score": 1, "harvest_timestamp": time.time(), "answer_id": "none"}
+    rows = [
+        TrainingExample(
+            id=f"wrong-{night}-{number}",
+            instruction=f"Quickly: {question}",
+            output=solved[number - 1][1].output,
+            kind=found.kind,
+            votes={"mad": 1, "madder": 1},
+            **facts,
+        )
+        for number, (question, found) in enumerate(solved)
+    ]
     write_jsonl(home / "training_data" / f"harvest_wrong{night}.jsonl", rows)
 
 
@@ -103,7 +114,7 @@ def run_ours(environment: dict[str, str]) -> int:
 
 
 def run_naive(environment: dict[str, str]) -> int:
-    """Harvest, train from what serves, and serve the result whatever it is."""
+    """Harvest, train on this day's examples from what serves, and serve the result whatever it is."""
     steps = [[sys.executable, str(ROOT / "harvest_failures.py")], ["bash", str(ROOT / "train_lora.sh")]]
     code = next((code for step in steps if (code := subprocess.run(step, env=environment, cwd="/").returncode)), 0)
     loras = Path(environment["COUNCIL_HOME"]) / "loras"
@@ -114,6 +125,8 @@ def run_naive(environment: dict[str, str]) -> int:
         client.route(release.name)
         (loras / ".next").symlink_to(f"adapters/{release.name}")
         (loras / ".next").rename(loras / "current")
+    for learnt in loras.parent.glob("training_data/harvest_*.jsonl"):
+        learnt.rename(learnt.with_name(f"past_{learnt.name}"))
     return code
 
 

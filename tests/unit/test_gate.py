@@ -139,8 +139,8 @@ GAIN, LEVEL = Change(192, 60, 5), Change(57, 1, 1)
         ({"held-out": GAIN, "general": LEVEL}, {"time": Change(16, 4, 0)}, "promote", "held-out +28.6%"),
         ({"held-out": Change(192, 4, 0), "general": LEVEL}, {"time": LEVEL}, "inconclusive", "4 gained, 0 lost"),
         ({"held-out": Change(192, 5, 0), "general": LEVEL}, {"time": LEVEL}, "promote", "5 gained"),
-        ({"held-out": GAIN, "general": Change(50, 1, 20)}, {"time": LEVEL}, "refuse", "38% forgotten, 35% allowed"),
-        ({"held-out": GAIN, "general": Change(50, 1, 16)}, {"time": LEVEL}, "promote", "held-out"),
+        ({"held-out": GAIN, "general": Change(50, 1, 20)}, {"time": LEVEL}, "refuse", "38% forgotten, 20% allowed"),
+        ({"held-out": GAIN, "general": Change(50, 1, 10)}, {"time": LEVEL}, "promote", "held-out"),
         (
             {"held-out": GAIN, "general": LEVEL, "fixed": Change(64, 1, 9)},
             {"time": LEVEL},

@@ -89,3 +89,37 @@ def test_no_row_sees_another():
     labels = [sum(label != -100 for label in row["labels"]) for row in rows]
     alone = [our_loss(model, [row], PROMPT).item() * count for row, count in zip(rows, labels, strict=True)]
     assert our_loss(model, rows).item() * sum(labels) == pytest.approx(sum(alone), rel=1e-4)
+
+
+def test_replayed_rows_pull_back_to_what_the_model_says_without_its_adapter():
+    model, rows = tiny_model(), random_rows(5)
+    for row in rows[1::2]:
+        row["replayed"] = True
+    taught = sum(label != -100 for row in rows for label in row["labels"])
+    expected = sum(plain_loss(model, [row]) * sum(label != -100 for label in row["labels"]) for row in rows[::2])
+    for row in rows[1::2]:
+        ids = torch.tensor([row["input_ids"]])
+        with torch.no_grad(), model.disable_adapter():
+            usual = model(input_ids=ids).logits[0].softmax(1)
+        strays = (usual * (usual.log() - model(input_ids=ids).logits[0].log_softmax(1))).sum(1)
+        expected = expected + qlora.REPLAY_WEIGHT * strays[len(PROMPT) :].sum()
+    model.zero_grad()
+    (expected / taught).backward()
+    plain = gradients(model)
+    model.zero_grad()
+    loss = our_loss(model, rows, PROMPT)
+    loss.backward()
+    assert loss.item() == pytest.approx((expected / taught).item(), rel=1e-4)
+    for name, gradient in gradients(model).items():
+        torch.testing.assert_close(gradient, plain[name], atol=1e-5, rtol=1e-3)
+
+
+def test_with_replay_alone_a_fresh_adapter_has_nothing_to_learn():
+    model, rows = tiny_model(), [{**row, "replayed": True} for row in random_rows(3)]
+    for name, weight in model.named_parameters():
+        if "lora_B" in name:
+            weight.data.zero_()
+    loss = our_loss(model, rows)
+    loss.backward()
+    assert loss.item() == pytest.approx(0, abs=1e-5)
+    assert all(gradient.abs().max() < 1e-4 for gradient in gradients(model).values())
