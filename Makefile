@@ -5,9 +5,10 @@ SHELL := /bin/bash
 MAKEFLAGS += --no-print-directory
 .DELETE_ON_ERROR:
 .PHONY: help setup demo test lint serve night cron-line crash-test fault-nights fuzz under-fire bench-harvest bench-memory \
-	bench-serve bench-swap bench-train sweep rollout-sim
+	bench-serve bench-swap bench-train nights sweep rollout-sim
 
 PYTHON ?= python3
+N ?= 7
 BIN := .venv/bin
 SCRIPTS := train_lora.sh deploy_lora.sh rollback_lora.sh cron/nightly_improvement.sh cron/lib.sh .ci/run
 
@@ -49,6 +50,9 @@ bench-swap: setup ## 10,000 swaps of adapters under load, and PEFT's own two way
 
 bench-train: setup ## measure training beside TRL (TRL_PYTHON): speed and memory
 	$(BIN)/python -m bench.train
+
+nights: .venv/.installed-dev ## live N real nights in a row, two of them sabotaged, beside a naive loop (hours; N=7)
+	$(BIN)/python -m bench.nights --nights $(N) --sabotage 3=wrong 5=one-kind
 
 sweep: setup ## try training recipes on the pool at hand, about 10 minutes each
 	$(BIN)/python -m bench.sweep

@@ -24,7 +24,7 @@ from pathlib import Path
 import libfaketime
 
 from agent0.client import CouncilClient
-from agent0.command import DONE, CouncilError, log, run_command
+from agent0.command import DONE, NOTHING_TO_DO, REFUSED, ROLLED_BACK, CouncilError, log, run_command
 from agent0.council.math import solve
 from agent0.evaluate import load_questions, measure, success_rate
 from agent0.quality import ANSWER_TOKENS, GENERAL, HELD_OUT, gist, held_out_questions, questions_file
@@ -38,6 +38,8 @@ CHART = Path(__file__).with_name("nights.png")
 OURS = {"HARVEST_WINDOW": "today", "ROLLBACK_THRESHOLD_LATENCY": "5000"}  # a busy machine must not decide
 NAIVE = {**OURS, "TRAIN_RECIPE": "seed", "TRAIN_FROM": "current", "REPLAY_EXAMPLES": "0"}
 WRONG = 300  # examples of a night of wrong rewrites
+SABOTAGE = {"wrong": "wrong rewrites", "one-kind": "one kind only"}
+ENDS = {DONE: "deployed", NOTHING_TO_DO: "nothing to do", ROLLED_BACK: "rolled back", REFUSED: "not deployed"}
 
 
 @dataclass(frozen=True)
@@ -170,40 +172,45 @@ def nights(home: Path, loop: str, count: int, each: int, sabotage: dict[int, str
 
 
 def draw(runs: dict[str, list[Night]]) -> None:
-    """Write the chart."""
+    """Write the chart; a hollow mark is a night that changed nothing."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    figure, (above, below) = pyplot.subplots(2, 1, figsize=(8, 6), sharex=True, layout="constrained")
-    for loop, lived in runs.items():
-        x = [night.night for night in lived]
-        above.plot(x, [100 * night.held_out for night in lived], marker="o", label=loop)
-        below.plot(x, [100 * night.general for night in lived], marker="o", label=loop)
-        for night in lived:
-            if night.sabotage:
-                above.annotate(night.sabotage, (night.night, 100 * night.held_out), rotation=30, fontsize=8)
-    above.set(ylabel="held-out questions right, %", ylim=(0, 100))
-    below.set(ylabel="general questions right, %", ylim=(0, 105), xlabel="nights")
-    above.legend()
+    panels = {"held_out": "held-out right, %", "general": "general right, %", "failures": "failures of the day"}
+    figure, axes = pyplot.subplots(len(panels), 1, figsize=(8, 8), sharex=True, layout="constrained")
+    for (name, label), ax in zip(panels.items(), axes, strict=True):
+        scale = 1 if name == "failures" else 100
+        for loop, lived in runs.items():
+            shown = [night for night in lived if night.night or name != "failures"]
+            x, y = [night.night for night in shown], [scale * getattr(night, name) for night in shown]
+            (line,) = ax.plot(x, y, label=loop)
+            filled = [line.get_color() if night.exit_code == DONE else "white" for night in shown]
+            ax.scatter(x, y, c=filled, edgecolors=line.get_color(), zorder=3)
+        ax.set(ylabel=label, ylim=(0, None if name == "failures" else 105))
+    for night in next(iter(runs.values())):
+        if night.sabotage:
+            [ax.axvline(night.night, color="0.8", zorder=0) for ax in axes]
+            axes[0].annotate(SABOTAGE[night.sabotage], (night.night, 2), rotation=90, fontsize=8, ha="right")
+    axes[0].legend(loc="upper left")
+    axes[-1].set(xlabel="night")
     figure.savefig(CHART, dpi=110)
 
 
 def table(runs: dict[str, list[Night]]) -> str:
-    lines = ["| loop | night | held-out | general | failures | exit | minutes | |", "| --- " * 8 + "|"]
+    lines = ["| loop | night | held-out | general | failures | night's end | minutes | |", "| --- " * 8 + "|"]
     for loop, lived in runs.items():
         for n in lived:
-            shares = f"{n.held_out:.1%} | {n.general:.1%}"
-            lines.append(
-                f"| {loop} | {n.night} | {shares} | {n.failures} | {n.exit_code} | {n.minutes:.0f} | {n.sabotage} |"
-            )
+            shares, end = f"{n.held_out:.1%} | {n.general:.1%}", ENDS.get(n.exit_code, n.exit_code)
+            end, spoilt = end if n.night else "", SABOTAGE.get(n.sabotage, "")
+            lines.append(f"| {loop} | {n.night} | {shares} | {n.failures} | {end} | {n.minutes:.0f} | {spoilt} |")
     return "\n".join(lines)
 
 
 def _sabotage(text: str) -> tuple[int, str]:
     night, _, what = text.partition("=")
-    if what not in ("wrong", "one-kind"):
+    if what not in SABOTAGE:
         raise argparse.ArgumentTypeError(f"{text!r}: NIGHT=wrong or NIGHT=one-kind")
     return int(night), what
 

@@ -87,6 +87,7 @@ LONG = (
     "make test",
     "make serve",
     "make night",
+    "make nights",
     "BASE_MODEL=",
     "VLLM_",
     "python -m bench.",
