@@ -34,7 +34,7 @@ n = 0
 try:
     while True:
         n += 1
-        os.fork() or time.sleep(9)
+        os.fork() or time.sleep(60)
 except BlockingIOError:
     print(n < 9)
 """,
@@ -47,7 +47,7 @@ except BlockingIOError:
 import threading, time
 try:
     for n in range(99):
-        threading.Thread(target=time.sleep, args=(9,), daemon=True).start()
+        threading.Thread(target=time.sleep, args=(60,), daemon=True).start()
 except RuntimeError:
     print(n < 9)
 """,
