@@ -47,6 +47,8 @@ class Span:
 class Decoder(ABC):
     """The weights of a transformers model, laid out for decoding. Raises CouncilError for a model of another family."""
 
+    cache_dtype: torch.dtype | None = None  # of keys and values, where it is not that of the rest
+
     def __init__(self, model, dtype: torch.dtype):
         config = model.config
         _check_family(config)
@@ -73,7 +75,7 @@ class Decoder(ABC):
     def new_sequence(self, capacity: int) -> Sequence:
         """An empty KV cache for at most `capacity` tokens."""
         shape = (self.layer_count, 2 * self.kv_heads, capacity, self.head_size)
-        return Sequence(torch.empty(shape, dtype=self.dtype, device=self.device))
+        return Sequence(torch.empty(shape, dtype=self.cache_dtype or self.dtype, device=self.device))
 
     def _cast(self, weight: Tensor) -> Tensor:
         return weight.detach().to(self.dtype)

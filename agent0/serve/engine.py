@@ -16,7 +16,7 @@ from agent0.serve.decoder import Decoder, Lora, Sequence, Span
 from agent0.serve.interface import OnEvent, QueueFull, Result, Sampling
 from agent0.serve.logprobs import Logprobs, Piece
 from agent0.serve.lora import read_lora
-from agent0.serve.native import NativeDecoder, fits, load_library
+from agent0.serve.native import NativeDecoder, load_library
 from agent0.serve.routing import BASE, STABLE, Router
 from agent0.serve.sampling import choose, generator_for
 from agent0.serve.text import Prompter, Transcript, common_length
@@ -297,7 +297,7 @@ class Engine:
 
 
 def load_engine() -> Engine:
-    """The engine for the configured base model: int8 on a CPU with a compiler, bf16 on a GPU.
+    """The engine for the configured base model: 4 or 8 bits on a CPU with a compiler, bf16 on a GPU.
 
     Raises CouncilError where the model cannot be read or is of a family that the embedded engine does not run.
     """
@@ -323,7 +323,7 @@ def load_engine() -> Engine:
 
 def make_decoder(model) -> Decoder:
     """The quickest decoder for the model, its device and what is installed here."""
-    if model.device.type == "cpu" and fits(model) and (library := load_library(get_settings().models_path)):
+    if model.device.type == "cpu" and (library := load_library(get_settings().models_path)):
         return NativeDecoder(model, library)
     return TorchDecoder(model, model.dtype)
 

@@ -1,11 +1,13 @@
-// One forward pass of a Llama-family decoder on a CPU: int8 weights in groups, float activations, LoRA unmerged.
+// One forward pass of a Llama-family decoder on a CPU: weights in 4 or 8 bits, what a linear reads rounded to 8 bits,
+// LoRA unmerged and in floats.
 //
 // Rows are tokens of any number of sequences, prompts and single tokens mixed; they lie side by side, so that each
 // weight is read from memory once a pass. All threads walk through the pass together and wait for each other between
 // its phases (the end of each "omp for").
 //
-// Matrices of weights lie as they are read: (out / OUTPUTS, in / LANES, OUTPUTS, LANES), their scales (out / OUTPUTS,
-// in / group, OUTPUTS). All else is row-major, the dimension that is summed over last.
+// A weight is scale * code + offset, where GROUP neighbours share scale and offset (as in llama.cpp's Q4_1 and Q8_0),
+// and so is what it is multiplied by: a group's product is a sum of whole numbers. Matrices are cut into tiles of
+// OUTPUTS outputs, as many as a register of this machine holds, which lie as they are read: native.py lays them out.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -17,27 +19,36 @@
 
 namespace {
 
-constexpr int LANES = 8, OUTPUTS = 4, ROWS = 3;  // a tile of OUTPUTS * ROWS sums stays in registers
-constexpr int DIRECT = 4;  // up to so many rows, weights are made floats for each tile, beyond once for all
-typedef float Lanes __attribute__((vector_size(LANES * sizeof(float)), aligned(4), may_alias));
-typedef int8_t Bytes __attribute__((vector_size(LANES), aligned(1), may_alias));
-typedef uint16_t Half;  // bfloat16: the upper half of a float
+#ifdef __AVX512F__
+constexpr int OUTPUTS = 16, ROWS = 8;  // of a tile; whose sums stay in registers
+#else
+constexpr int OUTPUTS = 8, ROWS = 4;
+#endif
+constexpr int GROUP = 32, QUAD = 4;  // codes that share a scale; codes that one product takes
+typedef float Floats __attribute__((vector_size(OUTPUTS * sizeof(float)), aligned(4), may_alias));
+typedef int32_t Sums __attribute__((vector_size(OUTPUTS * sizeof(int32_t)), aligned(4), may_alias));
+typedef uint8_t Codes __attribute__((vector_size(OUTPUTS * QUAD), aligned(1), may_alias));
+typedef uint16_t Words __attribute__((vector_size(OUTPUTS * sizeof(uint16_t)), aligned(2), may_alias));
+typedef _Float16 Half;
+struct Brain { uint16_t bits; };  // bfloat16: the upper half of a float
 
 }  // namespace
 
 extern "C" {
 
+int outputs() { return OUTPUTS; }
+
 struct Linear {
-    const int8_t* weight;  // (out, in), tiled
-    const float* scale;    // (out, in / group), tiled
+    const uint8_t* codes;  // (out / OUTPUTS, groups, GROUP / QUAD, OUTPUTS, QUAD); of 4 bits, two quads share a byte each
+    const Half* scale;     // (out / OUTPUTS, groups, OUTPUTS), of 4 bits (.., 2, OUTPUTS): scales, then offsets
     const float* bias;     // (out) or null
-    int64_t out, in, group;
+    int64_t out, in, bits;  // without the zeros that fill up the last tile and group
 };
 
-struct Lora {        // of one fused linear, whose outputs are `parts` linears one after the other
-    const Half* a;   // (parts * rank, in), tiled; null where the adapter leaves this linear alone
-    const Half* b;   // (out, rank), its scale multiplied in
-    int64_t rank;    // a multiple of LANES
+struct Lora {         // of one fused linear, whose outputs are `parts` linears one after the other
+    const Brain* a;   // (parts * rank / OUTPUTS, in, OUTPUTS); null where the adapter leaves this linear alone
+    const Brain* b;   // (out / OUTPUTS, rank, OUTPUTS), its scale multiplied in
+    int64_t rank, parts;  // of each part, a multiple of OUTPUTS
     int64_t ends[3];  // the output at which each part ends
 };
 
@@ -56,7 +67,7 @@ struct Model {
 
 struct Row {
     int64_t token, position, capacity;
-    float* cache;      // (layers, 2 * kv heads, capacity, head size), keys first
+    Half* cache;       // (layers, 2 * kv heads, capacity, head size), keys first
     const Lora* lora;  // (layers, 4) or null
     int64_t wanted;    // whether its logits are
 };
@@ -65,50 +76,88 @@ struct Row {
 
 namespace {
 
-inline Lanes load(const float* p) { return *reinterpret_cast<const Lanes*>(p); }
-#ifdef __AVX2__  // GCC 12 would convert bytes one at a time
-inline Lanes load(const int8_t* p) {
-    return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline Codes load(const uint8_t* p) { return *reinterpret_cast<const Codes*>(p); }
+inline Floats floats(float value) { return value - Floats{}; }
+
+inline Floats load(const Brain* p) {
+    return reinterpret_cast<Floats>(
+        __builtin_convertvector(*reinterpret_cast<const Words*>(p), Sums) << 16);
 }
-inline Lanes load(const Half* p) {
-    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+
+#if defined(__AVX512F__)  // GCC 12 would convert halves one at a time
+inline Floats load(const Half* p) {
+    return reinterpret_cast<Floats>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+}
+#elif defined(__F16C__)
+inline Floats load(const Half* p) {
+    return reinterpret_cast<Floats>(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 }
 #else
-inline Lanes load(const int8_t* p) { return __builtin_convertvector(*reinterpret_cast<const Bytes*>(p), Lanes); }
-inline Lanes load(const Half* p) {
-    uint32_t bits[LANES];
-    for (int i = 0; i < LANES; i++) bits[i] = static_cast<uint32_t>(p[i]) << 16;
-    return load(reinterpret_cast<const float*>(bits));
+inline Floats load(const Half* p) {
+    Floats v;
+    for (int i = 0; i < OUTPUTS; i++) v[i] = p[i];
+    return v;
 }
 #endif
 
-inline float sum(Lanes v) {
+// Adds up products of four codes of each output with four signed bytes x; BITS says how large codes may be.
+template <int BITS>
+struct Products {
+    Sums sums = {};
+    Sums total() const { return sums; }
+#if defined(__AVX512VNNI__)
+    void add(Codes w, int32_t x) {
+        sums = reinterpret_cast<Sums>(_mm512_dpbusd_epi32(
+            reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(w), _mm512_set1_epi32(x)));
+    }
+#elif defined(__AVX2__) && !defined(__AVX512F__)
+    void add(Codes w, int32_t x) {  // by 16 bits, since products of bytes could overflow in pairs
+        const __m256i codes = reinterpret_cast<__m256i>(w), quad = _mm256_set1_epi32(x);
+        const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(codes, 8);
+        sums += reinterpret_cast<Sums>(_mm256_madd_epi16(even, _mm256_srai_epi16(_mm256_slli_epi16(quad, 8), 8)));
+        sums += reinterpret_cast<Sums>(_mm256_madd_epi16(odd, _mm256_srai_epi16(quad, 8)));
+    }
+#else
+    void add(Codes w, int32_t x) {
+        int8_t quad[QUAD];
+        std::memcpy(quad, &x, sizeof quad);
+        for (int o = 0; o < OUTPUTS; o++)
+            for (int k = 0; k < QUAD; k++) sums[o] += w[o * QUAD + k] * quad[k];
+    }
+#endif
+};
+
+#if defined(__AVX2__) && !defined(__AVX512F__)
+template <>
+struct Products<4> {  // a whole group of them fits 16 bits: 32 * 15 * 127 / 2 < 2^15
+    __m256i pairs = {};
+    Sums total() const { return reinterpret_cast<Sums>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+    void add(Codes w, int32_t x) {
+        const __m256i products = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(w), _mm256_set1_epi32(x));
+        pairs = _mm256_add_epi16(pairs, products);
+    }
+};
+#endif
+
+inline float sum(Floats v) {
     float s = 0;
-    for (int i = 0; i < LANES; i++) s += v[i];
+    for (int i = 0; i < OUTPUTS; i++) s += v[i];
     return s;
 }
 
-// acc[o][m] += weight[o] . x[m] over `in` for the OUTPUTS rows of a tile; a group of weights shares a scale (null: none)
-template <int M, class W>
-inline void dots(Lanes (&acc)[OUTPUTS][M], const W* weight, const float* scale, int64_t in, int64_t group,
-                 const float* x, int64_t width) {
-    for (int64_t start = 0; start < in; start += group) {
-        float s[OUTPUTS];
-        for (int o = 0; o < OUTPUTS; o++) s[o] = scale ? *scale++ : 1;
-        for (int64_t k = start; k < start + group; k += LANES) {
-            Lanes v[M];
-            for (int m = 0; m < M; m++) v[m] = load(x + m * width + k);
-            for (int o = 0; o < OUTPUTS; o++) {
-                Lanes w = load(weight + k * OUTPUTS + o * LANES);
-                if (scale) w *= s[o];
-#ifdef __AVX2__
-                asm("" : "+x"(w));  // keep it in a register: else it is loaded again for each row
-#endif
-                for (int m = 0; m < M; m++) acc[o][m] += w * v[m];
-            }
-        }
-    }
+// e^v within two units in the last place, for v from -87 to 88 (Cephes' expf)
+inline Floats exponential(Floats v) {
+    v = v > 88 ? floats(88) : v < -87 ? floats(-87) : v;
+    const Floats shift = floats(12582912), whole = (v * 1.44269504f + shift) - shift;
+    const Floats rest = (v - whole * 0.693359375f) + whole * 2.12194440e-4f;
+    Floats p = rest * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * rest + 8.3334519073e-3f;
+    p = p * rest + 4.1665795894e-2f;
+    p = p * rest + 1.6666665459e-1f;
+    p = p * rest + 5.0000001201e-1f;
+    p = p * rest * rest + rest + 1;
+    return p * reinterpret_cast<Floats>((__builtin_convertvector(whole, Sums) + 127) << 23);
 }
 
 struct Run {  // neighbouring rows on one LoRA
@@ -116,132 +165,208 @@ struct Run {  // neighbouring rows on one LoRA
     const Lora* lora;
 };
 
+// What linears read: rows of whole numbers with a scale a group, and their sums; and the rows' products with A.
+struct Inputs {
+    std::vector<int8_t> codes;
+    std::vector<float> scale, sum, low;
+    int64_t groups = 0, low_width = 0;
+
+    void fit(int64_t rows, int64_t width, int64_t ranks) {
+        groups = (width + GROUP - 1) / GROUP, low_width = ranks;
+        codes.resize(rows * groups * GROUP);
+        scale.resize(rows * groups);
+        sum.resize(rows * groups);
+        low.resize(rows * low_width);
+    }
+
+    // round a row of floats; groups are counted by its width, not by the widest linear's
+    void take(int64_t n, const float* x, int64_t width) {
+        int8_t* code = &codes[n * groups * GROUP];
+        for (int64_t g = 0; g * GROUP < width; g++, x += GROUP, code += GROUP) {
+            const int64_t count = std::min<int64_t>(GROUP, width - g * GROUP);
+            float top = 0;
+            for (int64_t k = 0; k < count; k++) top = std::max(top, std::abs(x[k]));
+            const float inverse = top > 0 ? 127 / top : 0;
+            int32_t total = 0;
+            for (int64_t k = 0; k < GROUP; k++) {
+                const float scaled = k < count ? x[k] * inverse : 0;
+                code[k] = static_cast<int8_t>(static_cast<int32_t>(scaled + std::copysign(.5f, scaled)));
+                total += code[k];
+            }
+            scale[n * groups + g] = top / 127;
+            sum[n * groups + g] = top / 127 * static_cast<float>(total);
+        }
+    }
+};
+
+// acc[m] += tile . row n + m, for M rows
+template <int BITS, int M>
+inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inputs& in, int64_t n) {
+    const int64_t groups = (linear.in + GROUP - 1) / GROUP;
+    const uint8_t* codes = linear.codes + tile * groups * OUTPUTS * GROUP * BITS / 8;
+    const Half* scale = linear.scale + tile * groups * OUTPUTS * (BITS == 4 ? 2 : 1);
+    for (int64_t g = 0; g < groups; g++) {
+        Products<BITS> products[M];
+        const int8_t* x = &in.codes[(n * in.groups + g) * GROUP];
+        for (int k = 0; k < GROUP / QUAD; k += 2) {
+            Codes one = load(codes), two;
+            if (BITS == 4) {
+                two = one >> 4, one &= 15;
+                codes += sizeof(Codes);
+            } else {
+                two = load(codes + sizeof(Codes));
+                codes += 2 * sizeof(Codes);
+            }
+            for (int m = 0; m < M; m++) {
+                int32_t quads[2];
+                std::memcpy(quads, x + m * in.groups * GROUP + k * QUAD, sizeof quads);
+                products[m].add(one, quads[0]);
+                products[m].add(two, quads[1]);
+            }
+        }
+        const Floats s = load(scale), offset = BITS == 4 ? load(scale + OUTPUTS) : s * -128;
+        scale += OUTPUTS * (BITS == 4 ? 2 : 1);
+        for (int m = 0; m < M; m++) {
+            const int64_t of = (n + m) * in.groups + g;
+            acc[m] += __builtin_convertvector(products[m].total(), Floats) * (s * in.scale[of]) + offset * in.sum[of];
+        }
+    }
+}
+
 struct Pass {
     const Model& model;
     const Row* row;
     int64_t rows;
     std::vector<Run> runs;
-    std::vector<float> x, normed, wide, mixed, low;  // (rows, hidden | hidden | widest linear | heads or inner | ranks)
-
-    int64_t low_width = 0;
+    Inputs inputs;
+    std::vector<float> x, normed, wide, mixed;  // (rows, hidden | hidden | widest linear | heads or inner)
 
     Pass(const Model& model, const Row* row, int64_t rows) : model(model), row(row), rows(rows) {
+        int64_t ranks = 0;
         for (int64_t n = 0; n < rows; n++) {
-            if (runs.empty() || runs.back().lora != row[n].lora) runs.push_back({n, n, row[n].lora});
+            if (runs.empty() || runs.back().lora != row[n].lora) {
+                runs.push_back({n, n, row[n].lora});
+                for (int64_t i = 0; row[n].lora && i < 4 * model.layers; i++)
+                    ranks = std::max(ranks, row[n].lora[i].parts * row[n].lora[i].rank);
+            }
             runs.back().stop = n + 1;
-            for (int64_t i = 0; row[n].lora && i < 4 * model.layers; i++)
-                low_width = std::max(low_width, 3 * row[n].lora[i].rank);
         }
         const int64_t attended = model.heads * model.head_size;
         x.resize(rows * model.hidden);
         normed.resize(rows * model.hidden);
         wide.resize(rows * std::max(2 * model.inner, attended + 2 * model.kv_heads * model.head_size));
         mixed.resize(rows * std::max(model.inner, attended));
-        low.resize(rows * low_width);
+        inputs.fit(rows, std::max(std::max(model.inner, attended), model.hidden), ranks);
     }
 
     const Lora* adapter(const Run& run, int64_t slot) const {
-        return run.lora && run.lora[slot].a ? run.lora + slot : nullptr;
+        return slot >= 0 && run.lora && run.lora[slot].a ? run.lora + slot : nullptr;
     }
 
-    template <int M, class W>
-    void tile(const W* weight, const float* scale, const Linear& linear, int64_t o, const Lora* lora, int64_t n,
-              const float* in, float* out, bool add) {
-        Lanes acc[OUTPUTS][M] = {};
-        dots<M>(acc, weight, scale, linear.in, linear.group, in + n * linear.in, linear.in);
-        for (int i = 0; i < OUTPUTS; i++) {
-            int part = 0;
-            while (lora && o + i >= lora->ends[part]) part++;
-            for (int64_t k = 0; lora && k < lora->rank; k += LANES) {
-                const Lanes b = load(lora->b + (o + i) * lora->rank + k);
-                const float* of = &low[n * low_width + part * lora->rank + k];
-                for (int m = 0; m < M; m++) acc[i][m] += load(of + m * low_width) * b;
-            }
-            for (int m = 0; m < M; m++) {
-                float* y = out + (n + m) * linear.out + o + i;
-                *y = sum(acc[i][m]) + (linear.bias ? linear.bias[o + i] : 0) + (add ? *y : 0);
-            }
+    // Make what a linear reads, a row at a time: `make` writes row n of `in`. slot: 4 * layer + the linear's number in
+    // it, or -1 where no LoRA can be.
+    template <class Make>
+    void prepare(const Linear& linear, int64_t slot, const float* in, Make make) {
+#pragma omp for schedule(static)
+        for (int64_t n = 0; n < rows; n++) {
+            make(n);
+            inputs.take(n, in + n * linear.in, linear.in);
         }
-    }
-
-    template <class W>
-    void tiles(const W* weight, const float* scale, const Linear& linear, int64_t o, int64_t slot, const float* in,
-               float* out, bool add) {
-        for (const Run& run : runs) {
-            const Lora* lora = slot < 0 ? nullptr : adapter(run, slot);
-            int64_t n = run.first;
-            for (; run.stop - n >= ROWS && run.stop - n != 4; n += ROWS)
-                tile<ROWS>(weight, scale, linear, o, lora, n, in, out, add);
-            for (; run.stop - n >= 2; n += 2) tile<2>(weight, scale, linear, o, lora, n, in, out, add);
-            if (n < run.stop) tile<1>(weight, scale, linear, o, lora, n, in, out, add);
-        }
-    }
-
-    // out (rows, linear.out) = in (rows, linear.in) @ weight.T + bias + LoRA; added to what is there where `add`.
-    // slot: 4 * layer + the linear's number in it, or -1 where no LoRA can be.
-    void apply(const Linear& linear, int64_t slot, const float* in, float* out, bool add) {
-        if (slot >= 0) lower(linear, slot, in);
-        std::vector<float> weight(rows > DIRECT ? OUTPUTS * linear.in : 0);  // each thread has its own
-        const int64_t blocks = linear.out / OUTPUTS;
-#pragma omp for schedule(dynamic, 8)
-        for (int64_t block = 0; block < blocks; block++) {
-            const int64_t o = block * OUTPUTS;
-            const int8_t* bytes = linear.weight + o * linear.in;
-            const float* scale = linear.scale + o * (linear.in / linear.group);
-            if (rows <= DIRECT) {
-                tiles(bytes, scale, linear, o, slot, in, out, add);
-                continue;
-            }
-            float* w = weight.data();
-            for (int64_t k = 0; k < linear.in; k += LANES)
-                for (int i = 0; i < OUTPUTS; i++, w += LANES, bytes += LANES)
-                    *reinterpret_cast<Lanes*>(w) = load(bytes) * scale[k / linear.group * OUTPUTS + i];
-            tiles(weight.data(), nullptr, linear, o, slot, in, out, add);
-        }
-    }
-
-    // low (rows, parts * rank) = in @ a.T, for the runs that have an adapter at this linear
-    void lower(const Linear& linear, int64_t slot, const float* in) {
         for (const Run& run : runs) {
             const Lora* lora = adapter(run, slot);
+            const int64_t chunks = lora ? (run.stop - run.first + ROWS - 1) / ROWS : 0;
+            const int64_t blocks = lora ? lora->parts * lora->rank / OUTPUTS : 0;
             if (!lora) continue;
-            int64_t parts = 1;
-            while (lora->ends[parts - 1] < linear.out) parts++;
-            const int64_t blocks = parts * lora->rank / OUTPUTS;
-#pragma omp for schedule(static)
-            for (int64_t block = 0; block < blocks; block++) {
-                int64_t n = run.first;
-                for (; run.stop - n >= ROWS; n += ROWS) lower_tile<ROWS>(lora, linear, block, n, in);
-                for (; n < run.stop; n++) lower_tile<1>(lora, linear, block, n, in);
-            }
+#pragma omp for collapse(2) schedule(static)
+            for (int64_t chunk = 0; chunk < chunks; chunk++)
+                for (int64_t block = 0; block < blocks; block++) {
+                    const int64_t n = run.first + chunk * ROWS;
+                    lower<ROWS>(lora->a + block * linear.in * OUTPUTS, in, linear.in, n, std::min(run.stop, n + ROWS),
+                                block * OUTPUTS);
+                }
         }
     }
 
+    // low[n … stop][r …] = a @ in, for a block of A's rows
     template <int M>
-    void lower_tile(const Lora* lora, const Linear& linear, int64_t block, int64_t n, const float* in) {
-        Lanes acc[OUTPUTS][M] = {};
-        dots<M>(acc, lora->a + block * OUTPUTS * linear.in, nullptr, linear.in, linear.in, in + n * linear.in,
-                linear.in);
-        for (int m = 0; m < M; m++)
-            for (int i = 0; i < OUTPUTS; i++) low[(n + m) * low_width + block * OUTPUTS + i] = sum(acc[i][m]);
+    void lower(const Brain* a, const float* in, int64_t width, int64_t n, int64_t stop, int64_t r) {
+        constexpr int CHAINS = M < 4 ? 4 / M : 1;  // so that few sums do not wait for each other
+        for (; stop - n >= M; n += M) {
+            Floats acc[M][CHAINS] = {};
+            int64_t k = 0;
+            for (; k + CHAINS <= width; k += CHAINS)
+                for (int i = 0; i < CHAINS; i++) {
+                    const Floats column = load(a + (k + i) * OUTPUTS);
+                    for (int m = 0; m < M; m++) acc[m][i] += column * in[(n + m) * width + k + i];
+                }
+            for (; k < width; k++)
+                for (int m = 0; m < M; m++) acc[m][0] += load(a + k * OUTPUTS) * in[(n + m) * width + k];
+            for (int m = 0; m < M; m++) {
+                for (int i = 1; i < CHAINS; i++) acc[m][0] += acc[m][i];
+                std::memcpy(&inputs.low[(n + m) * inputs.low_width + r], &acc[m][0], sizeof(Floats));
+            }
+        }
+        if constexpr (M > 1) lower<M / 2>(a, in, width, n, stop, r);
+    }
+
+    // out (rows, linear.out) = weight @ inputs + bias + LoRA; added to what is there where `add`
+    void apply(const Linear& linear, int64_t slot, float* out, bool add) {
+        const int64_t tiles = (linear.out + OUTPUTS - 1) / OUTPUTS;
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t tile = 0; tile < tiles; tile++)
+            for (const Run& run : runs) {
+                const Lora* lora = adapter(run, slot);
+                if (linear.bits == 4) rows_of<4, ROWS>(linear, tile, lora, run.first, run.stop, out, add);
+                else rows_of<8, ROWS>(linear, tile, lora, run.first, run.stop, out, add);
+            }
+    }
+
+    template <int BITS, int M>
+    void rows_of(const Linear& linear, int64_t tile, const Lora* lora, int64_t n, int64_t stop, float* out, bool add) {
+        for (; stop - n >= M; n += M) outputs<BITS, M>(linear, tile, lora, n, out, add);
+        if constexpr (M > 1) rows_of<BITS, M / 2>(linear, tile, lora, n, stop, out, add);
+    }
+
+    template <int BITS, int M>
+    void outputs(const Linear& linear, int64_t tile, const Lora* lora, int64_t n, float* out, bool add) {
+        const int64_t o = tile * OUTPUTS, count = std::min<int64_t>(OUTPUTS, linear.out - o);
+        Floats acc[M] = {};
+        dots<BITS, M>(acc, linear, tile, inputs, n);
+        if (lora) {
+            int64_t part = 0;
+            while (o >= lora->ends[part]) part++;
+            const Brain* b = lora->b + o * lora->rank;
+            const float* low = &inputs.low[n * inputs.low_width + part * lora->rank];
+            for (int64_t r = 0; r < lora->rank; r++, b += OUTPUTS) {
+                const Floats column = load(b);
+                for (int m = 0; m < M; m++) acc[m] += column * low[m * inputs.low_width + r];
+            }
+        }
+        for (int m = 0; m < M; m++) {
+            float* y = out + (n + m) * linear.out + o;
+            for (int64_t i = 0; i < count; i++)
+                y[i] = acc[m][i] + (linear.bias ? linear.bias[o + i] : 0) + (add ? y[i] : 0);
+        }
     }
 
     // out = in / rms(in) * weight
     void rms(const float* in, const float* weight, int64_t width, float* out) const {
-        float square = 0;
-        for (int64_t k = 0; k < width; k++) square += in[k] * in[k];
+        Floats squares = {};
+        int64_t k = 0;
+        for (; k + OUTPUTS <= width; k += OUTPUTS) squares += load(in + k) * load(in + k);
+        float square = sum(squares);
+        for (; k < width; k++) square += in[k] * in[k];
         const float scale = 1 / std::sqrt(square / width + model.epsilon);
-        for (int64_t k = 0; k < width; k++) out[k] = in[k] * scale * weight[k];
+        for (k = 0; k < width; k++) out[k] = in[k] * scale * weight[k];
     }
 
-    void norm(const float* weight) {
-#pragma omp for schedule(static)
-        for (int64_t n = 0; n < rows; n++) rms(&x[n * model.hidden], weight, model.hidden, &normed[n * model.hidden]);
+    void norm(int64_t n, const float* weight) {
+        rms(&x[n * model.hidden], weight, model.hidden, &normed[n * model.hidden]);
     }
 
     // rotate queries and keys by position; append keys and values to the caches
     void rotate(int64_t index) {
-        const int64_t size = model.head_size, count = model.heads + 2 * model.kv_heads, half = size / 2;
+        const int64_t size = model.head_size, count = model.heads + 2 * model.kv_heads, half_size = size / 2;
         const float* weight = model.layer[index].qk_norm;
 #pragma omp for collapse(2) schedule(static)
         for (int64_t n = 0; n < rows; n++)
@@ -250,15 +375,19 @@ struct Pass {
                 const float *cos = model.cos + row[n].position * size, *sin = model.sin + row[n].position * size;
                 const bool value = h >= model.heads + model.kv_heads;
                 if (weight && !value) rms(head, weight + h * size, size, head);
-                for (int64_t k = 0; k < size && !value; k++)
-                    turned[k] = head[k] * cos[k] + head[(k + half) % size] * sin[k];
+                for (int64_t k = 0; k < half_size && !value; k++) {
+                    turned[k] = head[k] * cos[k] + head[k + half_size] * sin[k];
+                    turned[k + half_size] = head[k + half_size] * cos[k + half_size] + head[k] * sin[k + half_size];
+                }
                 if (!value) std::memcpy(head, turned, size * sizeof(float));
-                if (h >= model.heads) std::memcpy(cached(n, index, h - model.heads), head, size * sizeof(float));
+                if (h < model.heads) continue;
+                Half* kept = cached(n, index, h - model.heads);
+                for (int64_t k = 0; k < size; k++) kept[k] = static_cast<Half>(head[k]);
             }
     }
 
     // where the cache of row n has the key (head < kv heads) or value of its own position
-    float* cached(int64_t n, int64_t index, int64_t head) const {
+    Half* cached(int64_t n, int64_t index, int64_t head) const {
         const Row& r = row[n];
         return r.cache + ((index * 2 * model.kv_heads + head) * r.capacity + r.position) * model.head_size;
     }
@@ -266,59 +395,101 @@ struct Pass {
     void attend(int64_t index) {
         const int64_t size = model.head_size, count = model.heads + 2 * model.kv_heads;
         const int64_t shared = model.heads / model.kv_heads;
-#pragma omp for collapse(2) schedule(dynamic, 1)
+#pragma omp for collapse(2) schedule(dynamic, rows > 1 ? shared : 1)  // heads on the same keys go to one thread
         for (int64_t n = 0; n < rows; n++)
             for (int64_t h = 0; h < model.heads; h++) {
                 const int64_t past = row[n].position;  // keys 0 … past
-                const float* keys = cached(n, index, h / shared) - past * size;
-                const float* values = cached(n, index, model.kv_heads + h / shared) - past * size;
-                attend_head(&wide[(n * count + h) * size], keys, values, past + 1, &mixed[(n * model.heads + h) * size]);
+                const Half* keys = cached(n, index, h / shared) - past * size;
+                const Half* values = cached(n, index, model.kv_heads + h / shared) - past * size;
+                float* out = &mixed[(n * model.heads + h) * size];
+                const float* query = &wide[(n * count + h) * size];
+                if (size % (4 * OUTPUTS) == 0) attend_head<4>(query, keys, values, past + 1, out);
+                else attend_head<1>(query, keys, values, past + 1, out);
             }
     }
 
-    void attend_head(const float* query, const float* keys, const float* values, int64_t length, float* out) const {
-        const int64_t size = model.head_size;
+    // BLOCKS of OUTPUTS numbers of a head are summed at a time
+    template <int BLOCKS>
+    void attend_head(const float* query, const Half* keys, const Half* values, int64_t length, float* out) const {
+        const int64_t size = model.head_size, padded = (length + OUTPUTS - 1) / OUTPUTS * OUTPUTS;
         const float scale = 1 / std::sqrt(static_cast<float>(size));
-        std::vector<float> weights(length);
-        float top = -INFINITY, total = 0;
+        static thread_local std::vector<float> weights;
+        weights.assign(padded, -INFINITY);
+        float top = -INFINITY;
         for (int64_t t = 0; t < length; t++) {
-            Lanes acc = {};
-            for (int64_t k = 0; k < size; k += LANES) acc += load(query + k) * load(keys + t * size + k);
-            weights[t] = sum(acc) * scale;
+            Floats acc = {};
+            int64_t k = 0;
+            for (; k + OUTPUTS <= size; k += OUTPUTS) acc += load(query + k) * load(keys + t * size + k);
+            float score = sum(acc);
+            for (; k < size; k++) score += query[k] * keys[t * size + k];
+            weights[t] = score * scale;
             top = std::max(top, weights[t]);
         }
-        for (float& w : weights) total += w = std::exp(w - top);
-        std::fill(out, out + size, 0.f);
-        for (int64_t t = 0; t < length; t++)
-            for (int64_t k = 0; k < size; k++) out[k] += weights[t] / total * values[t * size + k];
+        Floats total = {};
+        for (int64_t t = 0; t < padded; t += OUTPUTS) {
+            const Floats w = exponential(load(&weights[t]) - top);
+            total += w;
+            std::memcpy(&weights[t], &w, sizeof w);
+        }
+        const float inverse = 1 / sum(total);
+        int64_t k = 0;
+        for (; k + BLOCKS * OUTPUTS <= size; k += BLOCKS * OUTPUTS) {
+            Floats acc[BLOCKS] = {};
+            for (int64_t t = 0; t < length; t++)
+                for (int i = 0; i < BLOCKS; i++) acc[i] += load(values + t * size + k + i * OUTPUTS) * weights[t];
+            for (int i = 0; i < BLOCKS; i++) acc[i] *= inverse;
+            std::memcpy(out + k, acc, sizeof acc);
+        }
+        for (; k < size; k++) {
+            out[k] = 0;
+            for (int64_t t = 0; t < length; t++) out[k] += values[t * size + k] * weights[t] * inverse;
+        }
     }
 
     // mixed (rows, inner) = silu(gate) * up
-    void activate() {
+    void activate(int64_t n) {
         const int64_t inner = model.inner;
-#pragma omp for collapse(2) schedule(static)
-        for (int64_t n = 0; n < rows; n++)
-            for (int64_t i = 0; i < inner; i++) {
-                const float gate = wide[2 * n * inner + i], up = wide[(2 * n + 1) * inner + i];
-                mixed[n * inner + i] = gate / (1 + std::exp(-gate)) * up;
-            }
+        const float *gate = &wide[2 * n * inner], *up = gate + inner;
+        float* out = &mixed[n * inner];
+        int64_t i = 0;
+        for (; i + OUTPUTS <= inner; i += OUTPUTS) {
+            const Floats g = load(gate + i), y = g / (1 + exponential(-g)) * load(up + i);
+            std::memcpy(out + i, &y, sizeof y);
+        }
+        for (; i < inner; i++) out[i] = gate[i] / (1 + std::exp(-gate[i])) * up[i];
     }
 
     void layers() {
         for (int64_t i = 0; i < model.layers; i++) {
             const Layer& layer = model.layer[i];
-            norm(layer.input_norm);
-            apply(layer.qkv, 4 * i, normed.data(), wide.data(), false);
+            prepare(layer.qkv, 4 * i, normed.data(), [&](int64_t n) { norm(n, layer.input_norm); });
+            apply(layer.qkv, 4 * i, wide.data(), false);
             rotate(i);
             attend(i);
-            apply(layer.o, 4 * i + 1, mixed.data(), x.data(), true);
-            norm(layer.post_norm);
-            apply(layer.gate_up, 4 * i + 2, normed.data(), wide.data(), false);
-            activate();
-            apply(layer.down, 4 * i + 3, mixed.data(), x.data(), true);
+            prepare(layer.o, 4 * i + 1, mixed.data(), [](int64_t) {});
+            apply(layer.o, 4 * i + 1, x.data(), true);
+            prepare(layer.gate_up, 4 * i + 2, normed.data(), [&](int64_t n) { norm(n, layer.post_norm); });
+            apply(layer.gate_up, 4 * i + 2, wide.data(), false);
+            prepare(layer.down, 4 * i + 3, mixed.data(), [&](int64_t n) { activate(n); });
+            apply(layer.down, 4 * i + 3, x.data(), true);
         }
-        norm(model.norm);
     }
+
+    // the logits of the rows that want them, moved together; no LoRA is there
+    void head(float* logits) {
+        int64_t wanted = 0;
+        for (int64_t n = 0; n < rows; n++)
+            if (row[n].wanted)
+                std::memmove(&x[wanted++ * model.hidden], &x[n * model.hidden], model.hidden * sizeof(float));
+        rows = wanted, runs = {{0, wanted, nullptr}};
+#pragma omp parallel num_threads(threads)
+        {
+            prepare(model.head, -1, normed.data(), [&](int64_t n) { norm(n, model.norm); });
+            apply(model.head, -1, logits, false);
+        }
+    }
+
+    int threads = 1;
 };
 
 }  // namespace
@@ -327,17 +498,10 @@ struct Pass {
 extern "C" void forward(const Model* model, const Row* row, int64_t rows, float* logits, int threads) {
     const int64_t hidden = model->hidden;
     Pass pass(*model, row, rows);
+    pass.threads = threads;
     for (int64_t n = 0; n < rows; n++)
         std::memcpy(&pass.x[n * hidden], model->embedding + row[n].token * hidden, hidden * sizeof(float));
 #pragma omp parallel num_threads(threads)
     pass.layers();
-
-    int64_t wanted = 0;  // the head sees only these, moved together, without a LoRA
-    for (int64_t n = 0; n < rows; n++)
-        if (row[n].wanted)
-            std::memmove(&pass.normed[wanted++ * hidden], &pass.normed[n * hidden], hidden * sizeof(float));
-    pass.rows = wanted;
-    pass.runs = {{0, wanted, nullptr}};
-#pragma omp parallel num_threads(threads)
-    pass.apply(model->head, -1, pass.normed.data(), logits, false);
+    pass.head(logits);
 }

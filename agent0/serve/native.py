@@ -7,32 +7,32 @@ import ctypes
 import os
 import shutil
 import subprocess
-from ctypes import POINTER, c_float, c_int, c_int8, c_int64, c_uint16
+from ctypes import POINTER, c_float, c_int, c_int64, c_uint8, c_uint16
 from hashlib import sha256
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from agent0.command import log
-from agent0.serve.decoder import FUSED, Decoder, Pairs, Span, head_size
+from agent0.serve.codes import by_tiles, lay_out_codes, lay_out_scales, quantise
+from agent0.serve.decoder import FUSED, Decoder, Pairs, Span
 
 SOURCE = Path(__file__).with_name("native.cpp")
 FLAGS = ("-std=c++17", "-O3", "-march=native", "-fopenmp", "-fPIC")
-LANES, OUTPUTS = 8, 4  # what native.cpp computes at a time
-GROUPS = (64, 32, 16, 8)  # weights that share a scale: the largest that divides the width
 Floats, Halves = POINTER(c_float), POINTER(c_uint16)
 
 
 class _Linear(ctypes.Structure):
     _fields_ = (
-        *(("weight", POINTER(c_int8)), ("scale", Floats), ("bias", Floats)),
-        *((name, c_int64) for name in ("out", "width", "group")),
+        *(("codes", POINTER(c_uint8)), ("scale", Halves), ("bias", Floats)),
+        *((name, c_int64) for name in ("out", "width", "bits")),
     )
 
 
 class _Lora(ctypes.Structure):
-    _fields_ = (("a", Halves), ("b", Halves), ("rank", c_int64), ("ends", c_int64 * 3))
+    _fields_ = (("a", Halves), ("b", Halves), ("rank", c_int64), ("parts", c_int64), ("ends", c_int64 * 3))
 
 
 class _Layer(ctypes.Structure):
@@ -52,18 +52,21 @@ class _Model(ctypes.Structure):
 class _Row(ctypes.Structure):
     _fields_ = (
         *((name, c_int64) for name in ("token", "position", "capacity")),
-        ("cache", Floats),
+        ("cache", Halves),
         ("lora", POINTER(_Lora)),
         ("wanted", c_int64),
     )
 
 
 class NativeDecoder(Decoder):
-    """The weights of a transformers model in int8, for native.cpp. Stateless: any thread may call it."""
+    """The weights of a transformers model in 4 or 8 bits, for native.cpp. Stateless: any thread may call it."""
+
+    cache_dtype = torch.float16
 
     def __init__(self, model, library: ctypes.CDLL):
         super().__init__(model, torch.float32)
         self._held: list[Tensor] = []  # what native.cpp points to
+        self.outputs = library.outputs()  # native.cpp's OUTPUTS: how many a tile has on this machine
         self._forward = library.forward
         self._forward.argtypes = (POINTER(_Model), POINTER(_Row), c_int64, Floats, c_int)
         self._forward.restype = None
@@ -83,10 +86,10 @@ class NativeDecoder(Decoder):
         return _Layer(*linears, *map(self._floats, norms))
 
     def _linear(self, weight: Tensor, bias: Tensor | None) -> _Linear:
-        (out, width), (quantised, scale) = weight.shape, quantise(weight.detach().float())
-        group = width // scale.shape[1]
-        weight, scale = self._pointer(tile(quantised), c_int8), self._floats(tile(scale, lanes=1))
-        return _Linear(weight, scale, self._floats(bias), out, width, group)
+        quantised = quantise(weight.detach().float())
+        codes = self._pointer(lay_out_codes(quantised, self.outputs), c_uint8)
+        scale = self._pointer(lay_out_scales(quantised, self.outputs), c_uint16)
+        return _Linear(codes, scale, self._floats(bias), *weight.shape, quantised.bits)
 
     def _floats(self, tensor: Tensor | None):
         return None if tensor is None else self._pointer(tensor.detach().float(), c_float)
@@ -104,7 +107,7 @@ class NativeDecoder(Decoder):
         number = 0
         for span in spans:
             start, capacity = span.sequence.length, span.sequence.cache.shape[2]
-            cache = ctypes.cast(span.sequence.cache.data_ptr(), Floats)
+            cache = ctypes.cast(span.sequence.cache.data_ptr(), Halves)
             lora = span.lora.table if span.lora else None
             for n, token in enumerate(span.tokens, 1):
                 rows[number] = _Row(token, start + n - 1, capacity, cache, lora, n == len(span.tokens))
@@ -119,52 +122,37 @@ class NativeDecoder(Decoder):
 class NativeLora:
     """A LoRA as native.cpp reads it, in bfloat16: for each layer and fused linear A by rows and B by outputs."""
 
-    def __init__(self, pairs: Pairs, decoder: Decoder):
+    def __init__(self, pairs: Pairs, decoder: NativeDecoder):
         self._held: list[Tensor] = []
         layers = range(decoder.layer_count)
         self.table = (_Lora * (len(layers) * len(FUSED)))(
             *(self._entry(pairs, number, parts, decoder) for number in layers for parts in FUSED.values())
         )
 
-    def _entry(self, pairs: Pairs, number: int, parts, decoder: Decoder) -> _Lora:
+    def _entry(self, pairs: Pairs, number: int, parts, decoder: NativeDecoder) -> _Lora:
         found = [pairs.get((number, part)) for part in parts]
         if not any(found):
             return _Lora()
+        outputs, shapes = decoder.outputs, [decoder.shapes[part] for part in parts]
         rank = max(len(pair["A"]) for pair in found if pair)
-        rank += -rank % LANES
-        blocks, ends, end = [], [], 0
-        for part, pair in zip(parts, found, strict=True):
-            out, width = decoder.shapes[part]
-            a, b = torch.zeros(rank, width), torch.zeros(out, rank)
-            if pair:
-                a[: len(pair["A"])], b[:, : len(pair["A"])] = pair["A"], pair["B"]
-            blocks.append((a, b))
-            ends.append(end := end + out)
-        a, b = (torch.cat(side).bfloat16() for side in zip(*blocks, strict=True))
-        self._held += [a := tile(a), b]
-        return _Lora(*(ctypes.cast(t.data_ptr(), Halves) for t in (a, b)), rank, (c_int64 * 3)(*ends))
+        rank += -rank % outputs
+        blocks = [_padded(pair, rank, *shape) for pair, shape in zip(found, shapes, strict=True)]
+        ends = list(accumulate(out for out, _ in shapes))
+        a, b = torch.cat([a for a, _ in blocks]), torch.cat([b for _, b in blocks])
+        if any(end % outputs for end in ends[:-1]):  # a tile would read two parts: all are one, whose B is a diagonal
+            b, rank, ends = torch.block_diag(*(b for _, b in blocks)), rank * len(parts), ends[-1:]
+        a, b = (by_tiles(side, outputs).bfloat16() for side in (a, b))
+        self._held += [a, b]
+        pointers = (ctypes.cast(side.data_ptr(), Halves) for side in (a, b))
+        return _Lora(*pointers, rank, len(ends), (c_int64 * 3)(*ends))
 
 
-def quantise(weight: Tensor) -> tuple[Tensor, Tensor]:
-    """int8 values (out, in) and the scale of each group of them (out, in / group); their product is the weight."""
-    out, width = weight.shape
-    group = next(size for size in GROUPS if width % size == 0)
-    grouped = weight.view(out, -1, group)
-    scale = grouped.abs().amax(-1).clamp_min(1e-8) / 127
-    return (grouped / scale[..., None]).round().to(torch.int8).view(out, width), scale
-
-
-def tile(weight: Tensor, lanes: int = LANES) -> Tensor:
-    """Lay a matrix (out, in) out as native.cpp reads it: (out / OUTPUTS, in / lanes, OUTPUTS, lanes)."""
-    out, width = weight.shape
-    return weight.view(out // OUTPUTS, OUTPUTS, width // lanes, lanes).transpose(1, 2).contiguous()
-
-
-def fits(model) -> bool:
-    """Whether native.cpp's tiles divide the model's sizes."""
-    config = model.config
-    widths = config.hidden_size, config.intermediate_size, head_size(config)
-    return all(width % LANES == 0 for width in widths) and config.vocab_size % OUTPUTS == 0
+def _padded(pair: dict[str, Tensor] | None, rank: int, out: int, width: int) -> tuple[Tensor, Tensor]:
+    """A (rank, in) and B (out, rank) of one linear, zeros where the adapter has none or a lower rank."""
+    a, b = torch.zeros(rank, width), torch.zeros(out, rank)
+    if pair:
+        a[: len(pair["A"])], b[:, : len(pair["A"])] = pair["A"], pair["B"]
+    return a, b
 
 
 def load_library(folder: Path) -> ctypes.CDLL | None:
