@@ -12,15 +12,18 @@ from torch.autograd.function import once_differentiable
 
 
 class _Product(torch.autograd.Function):
-    """x W' + s (x A') B', with W frozen: the adapter's part is added in place, forward and backward."""
+    """x W' + s (x A') B', with W frozen: the adapter's part is added in place, forward and backward.
+
+    All is multiplied in the type of W; A and B, and their gradients, keep theirs.
+    """
 
     @staticmethod
     def forward(ctx, x, weight, a, b, scaling):
-        rows = x.reshape(-1, x.shape[-1])
-        low = rows @ a.T
-        ctx.save_for_backward(rows, weight, a, b, low)
-        ctx.scaling, ctx.shape = scaling, x.shape
-        return (rows @ weight.T).addmm_(low, b.T, alpha=scaling).view(*x.shape[:-1], -1)
+        rows, (a_cast, b_cast) = x.reshape(-1, x.shape[-1]), (side.to(weight.dtype) for side in (a, b))
+        low = rows @ a_cast.T
+        ctx.save_for_backward(rows, weight, a_cast, b_cast, low)
+        ctx.scaling, ctx.shape, ctx.dtype = scaling, x.shape, a.dtype
+        return (rows @ weight.T).addmm_(low, b_cast.T, alpha=scaling).view(*x.shape[:-1], -1)
 
     @staticmethod
     @once_differentiable
@@ -29,8 +32,8 @@ class _Product(torch.autograd.Function):
         gradient = gradient.reshape(-1, gradient.shape[-1])
         narrow = (gradient @ b).mul_(ctx.scaling)
         to_x = (gradient @ weight).addmm_(narrow, a) if ctx.needs_input_grad[0] else None
-        to_b = (gradient.T @ low).mul_(ctx.scaling)
-        return None if to_x is None else to_x.view(*ctx.shape), None, narrow.T @ rows, to_b, None
+        to_a, to_b = (narrow.T @ rows).to(ctx.dtype), (gradient.T @ low).to(ctx.dtype).mul_(ctx.scaling)
+        return None if to_x is None else to_x.view(*ctx.shape), None, to_a, to_b, None
 
 
 class _CrossEntropy(torch.autograd.Function):

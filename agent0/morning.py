@@ -11,7 +11,7 @@ from agent0.command import LOCKED, CouncilError
 from agent0.quarantine import quarantine_file
 from agent0.records import Quarantined, TrainingExample, read_jsonl
 from agent0.settings import get_settings
-from agent0.train import load_pool, trained_ids
+from agent0.train import learned_ids, load_pool
 from faiss_memory import FaissMemory
 
 STAMP = "%Y%m%dT%H%M%SZ"  # how the scripts write a night's start, UTC
@@ -258,9 +258,9 @@ def tomorrow(exit_code: int | None) -> list[str]:
     """What the next night will find, by what is there now. Raises CouncilError for a damaged pool."""
     settings = get_settings()
     pool = load_pool(settings.training_data)
-    new, needed = {example.id for example in pool} - trained_ids(), settings.min_failures_to_train
-    said = [f"The pool holds {len(pool)} examples; {len(new)} of them are in no training yet."]
     latest = adapters.target("latest")
+    new, needed = {example.id for example in pool} - learned_ids(latest), settings.min_failures_to_train
+    said = [f"The pool holds {len(pool)} examples; {len(new)} of them are in no training yet."]
     if removed := veto.removed(latest):
         said.append(f"{removed} vetoed or forgotten examples are in what was trained last: a training without is due.")
     elif len(new) >= needed:

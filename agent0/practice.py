@@ -22,17 +22,22 @@ DRILLS = 1  # single operations for each variation of a question
 TRIES = 20  # draws after which a question is left alone: its numbers depend on each other
 
 
-def practice_examples(pool: Sequence[TrainingExample], wanted: int) -> list[TrainingExample]:
-    """Return up to `wanted` examples, the same ones for the same pool: for each variation of a question, DRILLS drills.
+def practicable(example: TrainingExample) -> bool:
+    """Whether the example can be given other numbers: the math member proved it."""
+    return (example.verified_by or "").startswith("math:")
 
-    The questions take turns, so that none is practised twice before each was once. Nothing in it is held out, in the
-    pool, or there twice.
+
+def practice_examples(pool: Sequence[TrainingExample], wanted: int, seed: str = "") -> list[TrainingExample]:
+    """Return up to `wanted` examples: for each variation of a question, DRILLS drills.
+
+    They are the same for the same pool and seed. The questions take turns, so that none is practised twice before each
+    was once. Nothing in it is held out, in the pool, or there twice.
     """
     held_out = held_out_questions()
     known = held_out | {gist(example.instruction) for example in pool}
     measured = {_numbers(question) for question in held_out} - {None}
-    proven = [example for example in pool if (example.verified_by or "").startswith("math:")]
-    sources = [[_variations(example) for example in proven], [_drills(example) for example in proven]]
+    proven = [(example, random.Random(f"{seed}{example.id}")) for example in pool if practicable(example)]
+    sources = [[_variations(*pair) for pair in proven], [_drills(*pair) for pair in proven]]
     questions, drills = (
         (e for e in _unseen(_turns(source), known) if _numbers(e.instruction) not in measured) for source in sources
     )
@@ -58,16 +63,14 @@ def _numbers(text: str) -> tuple[str, ...] | None:
     return found if len(found) > 1 else None
 
 
-def _variations(example: TrainingExample) -> Iterator[TrainingExample]:
+def _variations(example: TrainingExample, r: random.Random) -> Iterator[TrainingExample]:
     """Yield the question with other numbers, as often as one is found whose result has the same form."""
-    r = random.Random(example.id)
     form = _form(solution.result) if (solution := solve(example.instruction)) else None
     return _worked_out(example, lambda: r.choice((redrawn, shifted))(example.instruction, r), form)
 
 
-def _drills(example: TrainingExample) -> Iterator[TrainingExample]:
+def _drills(example: TrainingExample, r: random.Random) -> Iterator[TrainingExample]:
     """Yield the single operations of the example's steps, with other numbers and a whole result."""
-    r = random.Random(example.id)
     operations = OPERATION.findall(example.output)
     return _worked_out(example, lambda: _operation(r.choice(operations), r), "0" if operations else None)
 

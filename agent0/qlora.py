@@ -42,10 +42,11 @@ warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprec
 
 
 def compute_dtype() -> torch.dtype:
-    """bf16 or fp16 where the hardware has it, fp32 elsewhere (bf16 is emulated, slowly, on AVX2-only CPUs)."""
-    if not torch.cuda.is_available():
-        return torch.float32
-    return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    """bf16 or fp16 where the hardware multiplies it, fp32 elsewhere (AVX2-only CPUs would emulate bf16, slowly)."""
+    if torch.cuda.is_available():
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    able = torch.cpu.get_capabilities()
+    return torch.bfloat16 if able.get("avx512_bf16") or able.get("amx_bf16") else torch.float32
 
 
 def load_tokenizer(path: str):
@@ -228,7 +229,7 @@ def _arguments(job: Job) -> TrainingArguments:
         gradient_accumulation_steps=passes,
         learning_rate=recipe.learning_rate,
         num_train_epochs=recipe.num_epochs,
-        bf16=dtype is torch.bfloat16,
+        bf16=gpu and dtype is torch.bfloat16,  # a CPU needs no autocast: all but the LoRA is bf16 there
         fp16=dtype is torch.float16,
         logging_steps=1,
         logging_nan_inf_filter=False,

@@ -25,11 +25,11 @@ class Recipe:
     changes: list[str] = field(default_factory=list)
 
 
-def practice_wanted(examples: int, settings: Settings) -> int:
-    """How many variations to train on beside that many examples: new numbers teach more than a second pass."""
-    if settings.train_recipe == "seed" or examples >= SMALL_POOL:
+def practice_wanted(repeated: int, pool: int, settings: Settings) -> int:
+    """How many variations of a pool to train on beside what is repeated: new numbers teach more than a second pass."""
+    if settings.train_recipe == "seed" or pool >= SMALL_POOL:
         return 0
-    return min(max(0, ENOUGH - examples), PRACTICE_RATIO * examples)
+    return min(max(0, ENOUGH - repeated), PRACTICE_RATIO * pool)
 
 
 def choose_recipe(examples: int, settings: Settings) -> Recipe:
@@ -42,7 +42,7 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
     seed = {name: getattr(settings, name) for name in Recipe.__dataclass_fields__ if hasattr(settings, name)}
     if settings.train_recipe == "seed" or examples >= SMALL_POOL:
         return Recipe(**seed)
-    rows = examples + practice_wanted(examples, settings)
+    rows = examples + practice_wanted(examples, examples, settings)
     epochs = min(12, max(1, round(ENOUGH / rows)))
     wanted = {"gradient_accumulation": 1, "learning_rate": 1e-3, "num_epochs": epochs}
     adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}

@@ -24,7 +24,7 @@ from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, no_arguments,
 from agent0.data_parallel import is_first
 from agent0.models import base_model_hash, base_model_name, base_model_path
 from agent0.pool import load_pool
-from agent0.practice import practice_examples
+from agent0.practice import practicable, practice_examples
 from agent0.recipe import Recipe, choose_recipe, practice_wanted
 from agent0.records import TrainingExample, write_json
 from agent0.replay import replay_examples
@@ -35,10 +35,9 @@ WORKPLACE = ".training"
 VALIDATION = 24  # examples whose loss says when to stop; a set of under ten times as many has none to spare
 
 
-def trained_ids() -> set[str]:
-    """Ids of the examples that loras/latest was trained on; empty where nothing was trained yet."""
-    latest = adapters.target("latest")
-    return set(latest.manifest.get("example_ids", [])) if latest else set()
+def learned_ids(release: Release | None) -> set[str]:
+    """Ids of the examples that a release, or one that it went on from, was trained on."""
+    return set(release.manifest.get("example_ids", [])) if release else set()
 
 
 def check_disk(settings: Settings) -> None:
@@ -64,17 +63,31 @@ def encode(tokenizer, example: TrainingExample) -> dict:
     return {"input_ids": prompt_ids + answer_ids, "labels": labels, "replayed": example.origin == "replay"}
 
 
-def training_set(pool: list[TrainingExample], practice: int) -> tuple[list[TrainingExample], list[TrainingExample]]:
-    """Return what to train on (pool, practice, replay), and what to validate on: examples that are not trained on."""
-    examples = [*pool, *practice_examples(pool, practice)]
+def to_repeat(pool: list[TrainingExample], start: Release) -> list[TrainingExample]:
+    """Return what is trained on as it is: what `start` has learned already comes with other numbers, where it can."""
+    learned = learned_ids(start)
+    return [example for example in pool if example.id not in learned or not practicable(example)]
+
+
+def training_set(
+    examples: list[TrainingExample], practice: list[TrainingExample]
+) -> tuple[list[TrainingExample], list[TrainingExample]]:
+    """Return what to train on (both, and replay), and what to validate on: examples that are not trained on."""
+    examples = [*examples, *practice]
     random.Random(0).shuffle(examples)
     spare = VALIDATION if len(examples) >= 10 * VALIDATION else 0
     return [*examples[spare:], *replay_examples()], examples[:spare]
 
 
 def starting_point() -> Release:
-    """The release that training goes on from: base, or what serves (TRAIN_FROM)."""
+    """The release that training goes on from (TRAIN_FROM): what serves, unless it learned what was taken back, or base.
+
+    Weights cannot unlearn a vetoed or forgotten example; only a fresh start is without it.
+    """
     current = adapters.target("current") if get_settings().train_from == "current" else None
+    if current and (removed := veto.removed(current)):
+        log.info("starting from base: %s learned %d examples that were vetoed or forgotten", current.name, removed)
+        current = None
     return current or adapters.ensure_base()
 
 
@@ -87,7 +100,9 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
 
     began = time.monotonic()
     tokenizer = qlora.load_tokenizer(base_model_path())
-    examples, validation = training_set(pool, practice_wanted(len(pool), get_settings()))
+    repeated = to_repeat(pool, start)
+    wanted = practice_wanted(len(repeated), len(pool), get_settings())
+    examples, validation = training_set(repeated, practice_examples(pool, wanted, start.name))
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
     minutes, adapter = get_settings().train_minutes, None if start.is_base else str(start.path)
     with _workplace([base_model_hash(), adapter, rows, held, asdict(recipe), minutes]) as folder:
@@ -151,7 +166,7 @@ def publish(pool: list[TrainingExample], recipe: Recipe, start: Release, metrics
     settings = get_settings()
     write_json(staging / "training_config.json", {"recipe": asdict(recipe), "settings": settings.public()})
     write_json(staging / "training_metrics.json", metrics)
-    ids = sorted(example.id for example in pool)
+    ids = sorted({example.id for example in pool} | learned_ids(start))
     facts = {
         "example_ids": ids,
         "data_hash": hashlib.sha256(json.dumps(ids).encode()).hexdigest(),
@@ -169,7 +184,7 @@ def main() -> int:
     settings = get_settings()
     signal.alarm(math.ceil(66 * settings.train_minutes))  # ends this process even where it is stuck outside Python
     pool = load_pool(settings.training_data)
-    new = {example.id for example in pool} - trained_ids()
+    new = {example.id for example in pool} - learned_ids(adapters.target("latest"))
     removed = veto.removed(adapters.target("latest"))
     if not pool or (len(new) < settings.min_failures_to_train and not removed):
         log.info("nothing to train: %d new examples, %d needed", len(new), settings.min_failures_to_train)

@@ -19,6 +19,7 @@ from agent0 import recipe as rule
 from agent0.command import DONE, log, run_command
 from agent0.models import base_model_name, base_model_path
 from agent0.pool import load_pool
+from agent0.practice import practice_examples
 from agent0.quality import ANSWER_TOKENS, GENERAL, HELD_OUT, answers_agree, questions_file
 from agent0.records import Question, read_jsonl, write_json
 from agent0.replay import replay_examples
@@ -48,10 +49,10 @@ def train(name: str, folder: Path) -> None:
 
     pool, settings = load_pool(get_settings().training_data), get_settings()
     changes = dict(RECIPES[name])
-    practice = changes.pop("practice", rule.practice_wanted(len(pool), settings))
+    practice = changes.pop("practice", rule.practice_wanted(len(pool), len(pool), settings))
     replay = changes.pop("replay", settings.replay_examples)
     chosen = replace(rule.choose_recipe(len(pool), settings), **changes)
-    examples, validation = training_set(pool, practice)
+    examples, validation = training_set(pool, practice_examples(pool, practice))
     examples = [example for example in examples if example.origin != "replay"] + replay_examples()[:replay]
     tokenizer = qlora.load_tokenizer(base_model_path())
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))

@@ -74,6 +74,8 @@ def test_the_questions_take_turns_and_the_same_pool_gives_the_same(held_out):
     words = [{word for word in q.split() if word.isalpha()} for q in QUESTIONS]
     assert [{word for word in e.instruction.split() if word.isalpha()} for e in found] == words
     assert practice.practice_examples(pool, len(pool)) == found
+    others = practice.practice_examples(pool, len(pool), "another night")
+    assert not {e.instruction for e in others} & {e.instruction for e in found}
 
 
 def test_the_operations_of_the_steps_are_drilled_with_other_numbers():

@@ -5,7 +5,7 @@ import json
 import pytest
 from lora_kit import make_base, stage
 
-from agent0 import adapters, ledger, recipe, train
+from agent0 import adapters, ledger, recipe, train, veto
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError
 from agent0.records import TrainingExample, write_jsonl
 from agent0.settings import get_settings, load_settings
@@ -83,13 +83,13 @@ def test_a_small_pool_adapts_and_says_what_it_changed():
 def test_the_seeds_recipe_can_be_had_for_a_small_pool(monkeypatch):
     monkeypatch.setenv("TRAIN_RECIPE", "seed")
     assert recipe.choose_recipe(300, load_settings()) == recipe.choose_recipe(recipe.SMALL_POOL, load_settings())
-    assert recipe.practice_wanted(300, load_settings()) == 0
+    assert recipe.practice_wanted(300, 300, load_settings()) == 0
 
 
 @pytest.mark.parametrize(("examples", "practice", "epochs"), [(24, 96, 8), (200, 800, 1), (700, 300, 1), (1500, 0, 1)])
 def test_practice_fills_a_run_up(examples, practice, epochs):
     settings = load_settings()
-    assert recipe.practice_wanted(examples, settings) == practice
+    assert recipe.practice_wanted(examples, examples, settings) == practice
     assert recipe.choose_recipe(examples, settings).num_epochs == epochs
 
 
@@ -102,6 +102,35 @@ def test_a_training_goes_on_from_what_serves_if_told_to(home, monkeypatch):
     monkeypatch.setenv("TRAIN_FROM", "current")
     get_settings.cache_clear()
     assert train.starting_point() == release
+
+
+def test_a_release_that_goes_on_from_another_has_learned_what_that_one_did(home, monkeypatch):
+    make_base(home / "models" / "tiny", monkeypatch)
+    fill(home, 6)
+    start = adapters.publish(stage(), {"example_ids": ["e0", "e1", "old"]})
+    pool = [example(0), example(1).model_copy(update={"verified_by": "user"}), example(2)]
+    assert [e.id for e in train.to_repeat(pool, start)] == ["e1", "e2"]
+    assert [e.id for e in train.to_repeat(pool, adapters.ensure_base())] == ["e0", "e1", "e2"]
+    chosen = recipe.choose_recipe(3, load_settings())
+    release = train.publish(pool, chosen, start, {"loss": 1.0, "seconds": 1.0}, stage())
+    assert release.manifest["example_ids"] == ["e0", "e1", "e2", "old"]
+    assert release.manifest["parent"] == start.name
+
+
+def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
+    make_base(home / "models" / "tiny", monkeypatch)
+    monkeypatch.setenv("TRAIN_FROM", "current")
+    get_settings.cache_clear()
+    fill(home, 6)
+    release = adapters.publish(stage(), {"example_ids": ["e0", "e1"]})
+    adapters.point("current", release)
+    assert train.starting_point() == release
+    veto.veto("e1")
+    assert train.starting_point().is_base
+    veto.veto("e1", undo=True)
+    assert train.starting_point() == release
+    fill(home, 1)  # the second is forgotten
+    assert train.starting_point().is_base
 
 
 def test_a_value_that_the_user_sets_stays(monkeypatch):
