@@ -35,8 +35,9 @@ from examples.make_questions import KINDS
 
 CLOCK = Path(libfaketime.__file__).parent / "vendor" / "libfaketime" / "src" / "libfaketime.so.1"
 CHART = Path(__file__).with_name("nights.png")
-OURS = {"HARVEST_WINDOW": "today", "ROLLBACK_THRESHOLD_LATENCY": "5000"}  # a busy machine must not decide
-NAIVE = {**OURS, "TRAIN_RECIPE": "seed", "TRAIN_FROM": "current", "REPLAY_EXAMPLES": "0"}
+COMMON = {"HARVEST_WINDOW": "today", "ROLLBACK_THRESHOLD_LATENCY": "5000"}  # a busy machine must not decide
+OURS = {**COMMON, "MONITOR_DURATION": "30"}
+NAIVE = {**COMMON, "TRAIN_RECIPE": "seed", "TRAIN_FROM": "current", "REPLAY_EXAMPLES": "0"}
 WRONG = 300  # examples of a night of wrong rewrites
 SABOTAGE = {"wrong": "wrong rewrites", "one-kind": "one kind only"}
 ENDS = {DONE: "deployed", NOTHING_TO_DO: "nothing to do", ROLLED_BACK: "rolled back", REFUSED: "not deployed"}
