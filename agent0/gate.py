@@ -4,8 +4,8 @@
 
 Asked of both, greedily, through the server: held-out questions, what the serving release was trained to get right,
 and general questions that the base model gets right. The three ends are promote (exit 0), refuse and inconclusive
-(exit 30 both: nothing changes, and the examples stay in the pool for tomorrow). But where answers got worse, what is
-new among the examples and not proven is suspect, and set aside: else one bad night would spoil all that follow.
+(exit 30 both: nothing changes, and the examples stay in the pool for tomorrow). But what is new among the examples and
+not proven is suspect then, and set aside: else one bad night would spoil all that follow.
 """
 
 import argparse
@@ -123,11 +123,16 @@ def fixed_questions(serving: Release) -> list[Question]:
     return random.Random(serving.name).sample(rows, min(FIXED_AT_MOST, len(rows)))
 
 
-def suspects(serving: Release, candidate: Release) -> dict[str, str]:
-    """What a release was trained on beyond the serving one and no exact check proves: example id -> content."""
+def suspects(serving: Release, candidate: Release, fell: bool) -> dict[str, str]:
+    """What a release that is not promoted learned beyond the serving one and no exact check proves: id -> content.
+
+    Where answers did not get worse, nothing is suspect unless enough proven examples are new, too: the next training
+    then has those, and what nothing proves must not hold them up night after night.
+    """
     new = set(candidate.manifest.get("example_ids", [])) - set(serving.manifest.get("example_ids", []))
-    pool = load_pool(get_settings().training_data)
-    return {e.id: veto.content(e.instruction, e.output) for e in pool if e.id in new and not proven(e)}
+    learned = [example for example in load_pool(get_settings().training_data) if example.id in new]
+    doubted = {e.id: veto.content(e.instruction, e.output) for e in learned if not proven(e)}
+    return doubted if fell or len(learned) - len(doubted) >= get_settings().min_failures_to_train else {}
 
 
 @dataclass(frozen=True)
@@ -202,7 +207,7 @@ def main() -> int:
         return NOTHING_TO_DO
     examined = examine(client, serving, candidate)
     judged = replacement(examined.judged, serving, candidate)
-    aside = suspects(serving, candidate) if judged.fell else {}
+    aside = suspects(serving, candidate, judged.fell) if judged.end != "promote" else {}
     if aside:
         told = f"{len(aside)} new examples that nothing proves are set aside (`python -m agent0.veto --list`)"
         judged = replace(judged, reason=f"{judged.reason}; {told}")

@@ -6,6 +6,7 @@ import sys
 import warnings
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -68,6 +69,7 @@ def load_model(path: str, recipe: Recipe, start: str | None = None) -> torch.nn.
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
+        bnb_4bit_quant_storage=dtype if torch.cuda.is_available() else torch.uint8,  # FSDP shards one type alone
     )
     base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype, use_safetensors=True)
     if not torch.cuda.is_available():
@@ -181,8 +183,17 @@ class Job:
     folder: str
 
 
-def train(job: Job) -> tuple[torch.nn.Module, list[dict]]:
-    """Do a job; return the model, best by validation loss where there is one, and the log of each optimiser step.
+class Trained(NamedTuple):
+    """The model, best by validation loss where there is one; its weights where it is one of several shards (FSDP), as
+    the first process gathered them; and the log of each optimiser step."""
+
+    model: torch.nn.Module
+    gathered: dict[str, torch.Tensor] | None
+    history: list[dict]
+
+
+def train(job: Job) -> Trained:
+    """Do a job.
 
     On a CPU the passes of a step are shared by several processes.
     """
@@ -194,11 +205,11 @@ def train(job: Job) -> tuple[torch.nn.Module, list[dict]]:
         if processes > 1:
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
         model = load_model(job.path, job.recipe, job.start)
-        return model, fit(model, load_tokenizer(job.path), job)
+        return Trained(model, *fit(model, load_tokenizer(job.path), job))
 
 
-def fit(model, tokenizer, job: Job) -> list[dict]:
-    """Train model in place, alone or as one of several processes; return the log of each optimiser step."""
+def fit(model, tokenizer, job: Job) -> tuple[dict[str, torch.Tensor] | None, list[dict]]:
+    """Train model in place, alone or as one of several processes; return what of it was gathered, and the log."""
     from datasets import Dataset
 
     trainer = AnswerTrainer(
@@ -216,7 +227,9 @@ def fit(model, tokenizer, job: Job) -> list[dict]:
     if begun and is_first():
         log.info("an earlier run of this training was cut off: going on from its %s", Path(begun).name)
     trainer.train(resume_from_checkpoint=begun)
-    return trainer.state.log_history
+    sharded = trainer.is_fsdp_enabled
+    gathered = trainer.accelerator.get_state_dict(trainer.model_wrapped) if sharded else None
+    return gathered, trainer.state.log_history
 
 
 def _arguments(job: Job) -> TrainingArguments:
@@ -251,10 +264,11 @@ def _arguments(job: Job) -> TrainingArguments:
     )
 
 
-def save(model, staging: Path, base_name: str) -> None:
+def save(trained: Trained, staging: Path, base_name: str) -> None:
     """Write adapter_config.json and adapter_model.safetensors to staging, and nothing else."""
-    model.peft_config["default"].base_model_name_or_path = base_name
-    model.save_pretrained(staging, safe_serialization=True, save_embedding_layers=False)
+    trained.model.peft_config["default"].base_model_name_or_path = base_name
+    weights = {} if trained.gathered is None else {"state_dict": trained.gathered}
+    trained.model.save_pretrained(staging, safe_serialization=True, save_embedding_layers=False, **weights)
     (staging / "README.md").unlink(missing_ok=True)
 
 

@@ -39,7 +39,7 @@ class Settings(BaseSettings):
     num_epochs: int = Field(3, ge=1, le=100, description="passes over the training data")
     replay_examples: int = Field(192, ge=0, description="general answers of the base model trained on beside the pool")
     train_recipe: Literal["adaptive", "seed"] = Field("adaptive", description="seed: the values above, literally")
-    train_from: Literal["base", "current"] = Field("current", description="what a training starts from: current or base")
+    train_from: Literal["base", "current"] = Field("current", description="what a training goes on from")
     train_minutes: float = Field(240, gt=0, description="longest training, minutes; a tenth later it is killed")
     monitor_duration: float = Field(60, gt=0, description="watch of a deployment, seconds")
     deploy_mode: Literal["canary", "direct"] = Field("canary", description="direct: serve at once, then watch")

@@ -115,12 +115,13 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
             minutes=minutes,
             folder=str(folder),
         )
-        model, history = qlora.train(job)
-    losses = [entry["loss"] for entry in history if "loss" in entry]
+        trained = qlora.train(job)
+    losses = [entry["loss"] for entry in trained.history if "loss" in entry]
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
-    qlora.save(model, staging, base_model_name())
-    del model  # its place is needed for the base model that serves
+    qlora.save(trained, staging, base_model_name())
+    history = trained.history
+    del trained  # its place is needed for the base model that serves
     fingerprint.record(staging)
     origins = [example.origin for example in examples]
     useful = sum(label != -100 for row in rows for label in row["labels"])

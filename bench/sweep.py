@@ -58,10 +58,11 @@ def train(name: str, folder: Path) -> None:
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
     started = time.monotonic()
     folder.mkdir(parents=True)
-    model, history = qlora.train(qlora.Job(base_model_path(), None, rows, held, chosen, 0, str(folder)))
-    qlora.save(model, folder, base_model_name())
-    losses = [entry["eval_loss"] for entry in history if "eval_loss" in entry]
-    facts = {"steps": sum("loss" in e for e in history), "seconds": time.monotonic() - started, "losses": losses}
+    trained = qlora.train(qlora.Job(base_model_path(), None, rows, held, chosen, 0, str(folder)))
+    qlora.save(trained, folder, base_model_name())
+    losses = [entry["eval_loss"] for entry in trained.history if "eval_loss" in entry]
+    steps, seconds = sum("loss" in entry for entry in trained.history), time.monotonic() - started
+    facts = {"steps": steps, "seconds": seconds, "losses": losses}
     write_json(folder / "sweep.json", {"rows": len(rows), "recipe": asdict(chosen), **facts})
 
 

@@ -66,7 +66,7 @@ def ours(modules: list[str]) -> None:
 
     recipe = Recipe(BATCH, 1, 1e-3, 1, 16, 32, tuple(modules))
     with tempfile.TemporaryDirectory() as folder:
-        _, history = qlora.train(qlora.Job(base_model_path(), None, json.load(sys.stdin), [], recipe, 0, folder))
+        history = qlora.train(qlora.Job(base_model_path(), None, json.load(sys.stdin), [], recipe, 0, folder)).history
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
     print(json.dumps({"ends": [entry["spent"] for entry in history if "loss" in entry], "memory": memory}))
 

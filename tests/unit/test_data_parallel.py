@@ -63,7 +63,7 @@ def job(tmp_path, monkeypatch):
 
 
 def trained(job: qlora.Job) -> tuple[list[float], dict[str, torch.Tensor]]:
-    model, history = qlora.train(job)
+    model, _, history = qlora.train(job)
     weights = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     return [entry["loss"] for entry in history if "loss" in entry], weights
 
@@ -114,7 +114,7 @@ def test_the_best_by_validation_loss_is_kept_and_a_run_that_gets_worse_ends_earl
     best = job("best", Recipe(2, 1, 2e-2, 24, 8, 16, ("q_proj", "v_proj", "down_proj")))
     swapped = zip(best.rows[:6], best.rows[7:13], strict=True)  # other answers than those trained on
     best.validation = [_answered(row, other) for row, other in swapped]
-    model, history = qlora.train(best)
+    model, _, history = qlora.train(best)
     seen = {entry["step"]: entry["eval_loss"] for entry in history if "eval_loss" in entry}
     assert max(seen) < 8 * 24, "it must have ended early"
     batch = packer([])(best.validation)

@@ -89,10 +89,18 @@ def test_what_earlier_nights_fixed_is_asked_again(home, server):
 
 
 @pytest.mark.parametrize(
-    ("after", "end", "left"),
-    [(0.2, "refuse", {"proven", "served"}), (0.5, "inconclusive", {"proven", "served", "claimed"})],
+    ("after", "enough", "end", "left"),
+    [
+        (0.2, 5, "refuse", {"proven", "served"}),
+        (0.5, 5, "inconclusive", {"proven", "served", "claimed"}),  # else the next training had nothing
+        (0.5, 1, "inconclusive", {"proven", "served"}),  # the proven example is enough for a training without it
+    ],
 )
-def test_what_made_a_release_fall_is_set_aside_unless_it_is_proven(home, server, monkeypatch, after, end, left):
+def test_what_a_release_learned_that_is_not_promoted_is_set_aside_unless_it_is_proven(
+    home, server, monkeypatch, after, enough, end, left
+):
+    monkeypatch.setenv("MIN_FAILURES_TO_TRAIN", str(enough))
+    get_settings.cache_clear()
     said = {"served": ("Who rules Ulm?", "A mayor."), "proven": ("What is 2 + 1?", "2 + 1 = 3.")}
     said["claimed"] = ("Who rules Bonn?", "A king.")
     words = {"reasoning": "So.", "quality_score": 0.9, "harvest_timestamp": 1, "answer_id": "a", "kind": "open"}
@@ -108,7 +116,7 @@ def test_what_made_a_release_fall_is_set_aside_unless_it_is_proven(home, server,
     assert ledger.last("gate")["end"] == end
     assert {example.id for example in load_pool(folder)} == left
     assert veto.vetoed_examples(people_only=True) == []
-    if end == "refuse":
+    if "claimed" not in left:
         assert "1 new examples that nothing proves are set aside" in ledger.last("gate")["reason"]
         assert veto.veto("claimed", undo=True), "people may know better"
         assert {example.id for example in load_pool(folder)} == set(said)
