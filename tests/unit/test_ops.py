@@ -106,3 +106,10 @@ def test_every_file_of_ops_is_named_in_readme():
     readme = (ROOT / "README.md").read_text()
     for path in OPS.iterdir():
         assert f"ops/{path.name}" in readme or path.name == "alerts_test.yml", path.name
+
+
+def test_accelerate_reads_the_configuration_for_several_gpus():
+    from accelerate.commands.config.config_args import load_config_from_file
+
+    config = load_config_from_file(str(OPS / "fsdp.yaml"))
+    assert config.distributed_type == "FSDP" and config.fsdp_config["fsdp_state_dict_type"] == "FULL_STATE_DICT"

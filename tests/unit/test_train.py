@@ -93,15 +93,15 @@ def test_practice_fills_a_run_up(examples, practice, epochs):
     assert recipe.choose_recipe(examples, settings).num_epochs == epochs
 
 
-def test_a_training_goes_on_from_what_serves_if_told_to(home, monkeypatch):
+def test_a_training_goes_on_from_what_serves_or_starts_anew_if_told_to(home, monkeypatch):
     assert train.starting_point().is_base
     make_base(home / "models" / "tiny", monkeypatch)
     release = adapters.publish(stage(), {})
     adapters.point("current", release)
-    assert train.starting_point().is_base
-    monkeypatch.setenv("TRAIN_FROM", "current")
-    get_settings.cache_clear()
     assert train.starting_point() == release
+    monkeypatch.setenv("TRAIN_FROM", "base")
+    get_settings.cache_clear()
+    assert train.starting_point().is_base
 
 
 def test_a_release_that_goes_on_from_another_has_learned_what_that_one_did(home, monkeypatch):
@@ -119,8 +119,6 @@ def test_a_release_that_goes_on_from_another_has_learned_what_that_one_did(home,
 
 def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
     make_base(home / "models" / "tiny", monkeypatch)
-    monkeypatch.setenv("TRAIN_FROM", "current")
-    get_settings.cache_clear()
     fill(home, 6)
     release = adapters.publish(stage(), {"example_ids": ["e0", "e1"]})
     adapters.point("current", release)
