@@ -270,3 +270,16 @@ def test_a_denial_silences_it():
 
 def test_every_rule_has_a_kind_that_the_examples_know():
     assert {kind for kind, *_ in RULES} == {q.kind for q in QUESTIONS if q.answer}
+
+
+@pytest.mark.parametrize(
+    ("terms", "output"),
+    [
+        ("13, 18, 23, 28", "18 - 13 = 5. 23 - 18 = 5. 28 + 5 = 33."),
+        ("52, 44, 36, 28", "52 - 44 = 8. 44 - 36 = 8. 28 - 8 = 20."),
+        ("6, 18, 54, 162", "18 / 6 = 3. 54 / 18 = 3. 162 * 3 = 486."),
+        ("64, 32, 16, 8", "64 / 32 = 2. 32 / 16 = 2. 8 / 2 = 4."),
+    ],
+)
+def test_a_sequences_rule_is_found_before_it_is_used(terms, output):
+    assert solve(f"What comes next: {terms}, ?").output == output

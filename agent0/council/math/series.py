@@ -28,24 +28,25 @@ def next_term(terms: list[Fraction]) -> Answer:
     return _geometric(terms, terms[1] / terms[0])
 
 
-def _walk(terms: list[Fraction], sign: str, by: Fraction, result: Fraction) -> str:
-    """4 + 6 = 10. 10 + 6 = 16. 22 + 6 = 28: the rule on the first two terms, and on the last."""
-    after = [*terms[1:3], result]
-    shown = [f"{show(a)} {sign} {show(by)} = {show(b)}" for a, b in zip([*terms[:2], terms[-1]], after, strict=True)]
-    return ". ".join(shown) + "."
+def _walk(terms: list[Fraction], undo: str, sign: str, by: Fraction, result: Fraction) -> str:
+    """10 - 4 = 6. 16 - 10 = 6. 22 + 6 = 28: the rule found between the first terms, and used on the last."""
+    rising = terms[1] > terms[0]
+    pairs = [(b, a) if rising else (a, b) for a, b in pairwise(terms[:3])]
+    found = [f"{show(one)} {undo} {show(other)} = {show(by)}" for one, other in pairs]
+    return f"{'. '.join(found)}. {show(terms[-1])} {sign} {show(by)} = {show(result)}."
 
 
 def _arithmetic(terms: list[Fraction], step: Fraction) -> Answer:
     value = terms[-1] + step
-    return _walk(terms, "+" if step > 0 else "-", abs(step), value), show(value), "Each number differs alike."
+    return _walk(terms, "-", "+" if step > 0 else "-", abs(step), value), show(value), "Each number differs alike."
 
 
 def _geometric(terms: list[Fraction], ratio: Fraction) -> Answer:
     value, why = terms[-1] * ratio, "Each number is the one before times the same factor."
     if ratio > 1 and min(terms) > 0:
-        return _walk(terms, "*", ratio, value), show(value), why
+        return _walk(terms, "/", "*", ratio, value), show(value), why
     if 0 < ratio < 1 and min(terms) > 0:
-        return _walk(terms, "/", 1 / ratio, value), show(value), why
+        return _walk(terms, "/", "/", 1 / ratio, value), show(value), why
     return None
 
 
