@@ -29,8 +29,8 @@ class Tokenizer:
         return {"input_ids": list(text.encode())[:100]}
 
 
-def save(model: dict, staging: Path, base: str) -> None:
-    lora_kit.write_safetensors(staging / WEIGHTS, lora_kit.tensors(4, lora_kit.ALL_LINEAR, model["seed"]))
+def save(trained: types.SimpleNamespace, staging: Path, base: str) -> None:
+    lora_kit.write_safetensors(staging / WEIGHTS, lora_kit.tensors(4, lora_kit.ALL_LINEAR, trained.seed))
     plain = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": lora_kit.ALL_LINEAR, "bias": "none"}
     (staging / CONFIG).write_text(json.dumps({**plain, "base_model_name_or_path": base}))
 
@@ -38,7 +38,8 @@ def save(model: dict, staging: Path, base: str) -> None:
 stand_in = types.ModuleType("agent0.qlora")
 stand_in.load_tokenizer = lambda path: Tokenizer()
 stand_in.Job = types.SimpleNamespace
-stand_in.train = lambda job: ({"seed": len(job.rows)}, [{"loss": loss, "epoch": 1} for loss in (2.0, 1.0, 0.5)])
+HISTORY = [{"loss": loss, "epoch": 1} for loss in (2.0, 1.0, 0.5)]
+stand_in.train = lambda job: types.SimpleNamespace(seed=len(job.rows), history=HISTORY)
 stand_in.save = save
 
 if __name__ == "__main__":

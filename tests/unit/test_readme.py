@@ -93,6 +93,7 @@ LONG = (
     "python -m bench.",
     "source ",
     "crontab ",
+    "accelerate ",
 )
 LOOKING = ("head ", "cat ", "tail ", "curl ", "nvidia-smi")  # at what a night leaves behind
 
