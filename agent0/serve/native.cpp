@@ -19,7 +19,7 @@
 
 namespace {
 
-#ifdef __AVX512F__
+#ifdef __AVX512VNNI__  // AVX512 without it multiplies bytes no better than AVX2
 constexpr int OUTPUTS = 16, ROWS = 8;  // of a tile; whose sums stay in registers
 #else
 constexpr int OUTPUTS = 8, ROWS = 4;
@@ -85,7 +85,7 @@ inline Floats load(const Brain* p) {
         __builtin_convertvector(*reinterpret_cast<const Words*>(p), Sums) << 16);
 }
 
-#if defined(__AVX512F__)  // GCC 12 would convert halves one at a time
+#if defined(__AVX512VNNI__)  // GCC 12 would convert halves one at a time
 inline Floats load(const Half* p) {
     return reinterpret_cast<Floats>(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
 }
@@ -111,7 +111,7 @@ struct Products {
         sums = reinterpret_cast<Sums>(_mm512_dpbusd_epi32(
             reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(w), _mm512_set1_epi32(x)));
     }
-#elif defined(__AVX2__) && !defined(__AVX512F__)
+#elif defined(__AVX2__) && !defined(__AVX512VNNI__)
     void add(Codes w, int32_t x) {  // by 16 bits, since products of bytes could overflow in pairs
         const __m256i codes = reinterpret_cast<__m256i>(w), quad = _mm256_set1_epi32(x);
         const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(codes, 8);
@@ -128,7 +128,7 @@ struct Products {
 #endif
 };
 
-#if defined(__AVX2__) && !defined(__AVX512F__)
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
 template <>
 struct Products<4> {  // a whole group of them fits 16 bits: 32 * 15 * 127 / 2 < 2^15
     __m256i pairs = {};
@@ -274,9 +274,8 @@ struct Pass {
         }
         for (const Run& run : runs) {
             const Lora* lora = adapter(run, slot);
-            const int64_t chunks = lora ? (run.stop - run.first + ROWS - 1) / ROWS : 0;
-            const int64_t blocks = lora ? lora->parts * lora->rank / OUTPUTS : 0;
             if (!lora) continue;
+            const int64_t chunks = (run.stop - run.first + ROWS - 1) / ROWS, blocks = lora->parts * lora->rank / OUTPUTS;
 #pragma omp for collapse(2) schedule(static)
             for (int64_t chunk = 0; chunk < chunks; chunk++)
                 for (int64_t block = 0; block < blocks; block++) {
