@@ -24,6 +24,7 @@ from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
 
 WAITING_PER_SLOT = 16  # requests that may wait for each slot; more are told to come back
+PIECE_SECONDS = 0.02  # between pieces of a streamed answer: each costs as much work as half a token
 STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, between others' tokens
 
 
@@ -58,6 +59,7 @@ class Job:
     cancelled: bool = False
     sequence: Sequence | None = None
     started: float = 0.0
+    told: float = 0.0
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     generator: object = None
@@ -235,7 +237,8 @@ class Engine:
         ready = [row for row, job in enumerate(jobs) if job.sequence.length >= len(job.prompt)]
         if not ready:
             return
-        chosen = choose(logits[ready], [(jobs[row].sampling, jobs[row].generator) for row in ready])
+        wanted = logits if len(ready) == len(jobs) else logits[ready]  # which would copy them
+        chosen = choose(wanted, [(jobs[row].sampling, jobs[row].generator) for row in ready])
         for row, token in zip(ready, chosen, strict=True):
             if jobs[row].logprobs and token[0] not in self.end_tokens:
                 jobs[row].logprobs.add(*token, logits[row])
@@ -281,7 +284,8 @@ class Engine:
         if ended or len(job.tokens) >= job.max_tokens:
             job.on_event(self._result(job, "stop" if ended else "length"))
             return True
-        if job.stream and (text := job.transcript.new_text()):
+        if job.stream and (now := time.monotonic()) - job.told >= PIECE_SECONDS and (text := job.transcript.new_text()):
+            job.told = now
             job.on_event(Piece.of(text, job.logprobs.told_with(text)) if job.logprobs else text)
         return False
 

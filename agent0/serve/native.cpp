@@ -1,13 +1,15 @@
-// One forward pass of a Llama-family decoder on a CPU: weights in 4 or 8 bits, what a linear reads rounded to 8 bits,
-// LoRA unmerged and in floats.
+// One forward pass of a Llama-family decoder on a CPU: weights in 4 or 8 bits, what a linear reads in 15, LoRA unmerged
+// and in floats.
 //
 // Rows are tokens of any number of sequences, prompts and single tokens mixed; they lie side by side, so that each
 // weight is read from memory once a pass. All threads walk through the pass together and wait for each other between
 // its phases (the end of each "omp for").
 //
 // A weight is scale * code + offset, where GROUP neighbours share scale and offset (as in llama.cpp's Q4_1 and Q8_0),
-// and so is what it is multiplied by: a group's product is a sum of whole numbers. Matrices are cut into tiles of
-// OUTPUTS outputs, as many as a register of this machine holds, which lie as they are read: native.py lays them out.
+// and so is what it is multiplied by: a group's product is a sum of whole numbers. CPUs multiply bytes fastest, so what
+// is read is high * HALF + low, a byte each: one byte alone would tip one answer in ten of greedy decoding. Matrices are
+// cut into tiles of OUTPUTS outputs, as many as a register of this machine holds, which lie as they are read: native.py
+// lays them out.
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -25,6 +27,7 @@ constexpr int OUTPUTS = 16, ROWS = 8;  // of a tile; whose sums stay in register
 constexpr int OUTPUTS = 8, ROWS = 4;
 #endif
 constexpr int GROUP = 32, QUAD = 4;  // codes that share a scale; codes that one product takes
+constexpr int HALF = 128, TOP = 127 * HALF;  // what a high byte counts; the largest number of both bytes
 typedef float Floats __attribute__((vector_size(OUTPUTS * sizeof(float)), aligned(4), may_alias));
 typedef int32_t Sums __attribute__((vector_size(OUTPUTS * sizeof(int32_t)), aligned(4), may_alias));
 typedef uint8_t Codes __attribute__((vector_size(OUTPUTS * QUAD), aligned(1), may_alias));
@@ -167,13 +170,13 @@ struct Run {  // neighbouring rows on one LoRA
 
 // What linears read: rows of whole numbers with a scale a group, and their sums; and the rows' products with A.
 struct Inputs {
-    std::vector<int8_t> codes;
+    std::vector<int8_t> codes;  // (rows, groups, high | low, GROUP)
     std::vector<float> scale, sum, low;
     int64_t groups = 0, low_width = 0;
 
     void fit(int64_t rows, int64_t width, int64_t ranks) {
         groups = (width + GROUP - 1) / GROUP, low_width = ranks;
-        codes.resize(rows * groups * GROUP);
+        codes.resize(rows * groups * 2 * GROUP);
         scale.resize(rows * groups);
         sum.resize(rows * groups);
         low.resize(rows * low_width);
@@ -181,20 +184,23 @@ struct Inputs {
 
     // round a row of floats; groups are counted by its width, not by the widest linear's
     void take(int64_t n, const float* x, int64_t width) {
-        int8_t* code = &codes[n * groups * GROUP];
-        for (int64_t g = 0; g * GROUP < width; g++, x += GROUP, code += GROUP) {
+        int8_t* code = &codes[n * groups * 2 * GROUP];
+        for (int64_t g = 0; g * GROUP < width; g++, x += GROUP, code += 2 * GROUP) {
             const int64_t count = std::min<int64_t>(GROUP, width - g * GROUP);
             float top = 0;
             for (int64_t k = 0; k < count; k++) top = std::max(top, std::abs(x[k]));
-            const float inverse = top > 0 ? 127 / top : 0;
+            const float inverse = top > 0 ? TOP / top : 0;
             int32_t total = 0;
             for (int64_t k = 0; k < GROUP; k++) {
                 const float scaled = k < count ? x[k] * inverse : 0;
-                code[k] = static_cast<int8_t>(static_cast<int32_t>(scaled + std::copysign(.5f, scaled)));
-                total += code[k];
+                const int32_t whole = static_cast<int32_t>(scaled + std::copysign(.5f, scaled));
+                const int32_t high = (whole + HALF / 2) >> 7;
+                code[k] = static_cast<int8_t>(high);
+                code[GROUP + k] = static_cast<int8_t>(whole - high * HALF);
+                total += whole;
             }
-            scale[n * groups + g] = top / 127;
-            sum[n * groups + g] = top / 127 * static_cast<float>(total);
+            scale[n * groups + g] = top / TOP;
+            sum[n * groups + g] = top / TOP * static_cast<float>(total);
         }
     }
 };
@@ -206,8 +212,8 @@ inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inp
     const uint8_t* codes = linear.codes + tile * groups * OUTPUTS * GROUP * BITS / 8;
     const Half* scale = linear.scale + tile * groups * OUTPUTS * (BITS == 4 ? 2 : 1);
     for (int64_t g = 0; g < groups; g++) {
-        Products<BITS> products[M];
-        const int8_t* x = &in.codes[(n * in.groups + g) * GROUP];
+        Products<BITS> high[M], low[M];
+        const int8_t* x = &in.codes[(n * in.groups + g) * 2 * GROUP];
         for (int k = 0; k < GROUP / QUAD; k += 2) {
             Codes one = load(codes), two;
             if (BITS == 4) {
@@ -218,17 +224,21 @@ inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inp
                 codes += 2 * sizeof(Codes);
             }
             for (int m = 0; m < M; m++) {
-                int32_t quads[2];
-                std::memcpy(quads, x + m * in.groups * GROUP + k * QUAD, sizeof quads);
-                products[m].add(one, quads[0]);
-                products[m].add(two, quads[1]);
+                int32_t highs[2], lows[2];
+                std::memcpy(highs, x + m * in.groups * 2 * GROUP + k * QUAD, sizeof highs);
+                std::memcpy(lows, x + m * in.groups * 2 * GROUP + GROUP + k * QUAD, sizeof lows);
+                high[m].add(one, highs[0]);
+                high[m].add(two, highs[1]);
+                low[m].add(one, lows[0]);
+                low[m].add(two, lows[1]);
             }
         }
         const Floats s = load(scale), offset = BITS == 4 ? load(scale + OUTPUTS) : s * -128;
         scale += OUTPUTS * (BITS == 4 ? 2 : 1);
         for (int m = 0; m < M; m++) {
             const int64_t of = (n + m) * in.groups + g;
-            acc[m] += __builtin_convertvector(products[m].total(), Floats) * (s * in.scale[of]) + offset * in.sum[of];
+            const Sums total = high[m].total() * HALF + low[m].total();
+            acc[m] += __builtin_convertvector(total, Floats) * (s * in.scale[of]) + offset * in.sum[of];
         }
     }
 }

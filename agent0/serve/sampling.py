@@ -21,13 +21,17 @@ def generator_for(sampling: Sampling) -> torch.Generator | None:
 @torch.inference_mode()
 def choose(logits: Tensor, how: list[tuple[Sampling, torch.Generator | None]]) -> list[tuple[int, float]]:
     """Return (token, log-probability under the model itself) for each row of logits (rows, vocabulary)."""
-    best, tokens = logits.max(-1)
-    chosen = tokens.tolist()
+    chosen = _argmax(logits)
     for row, (sampling, generator) in enumerate(how):
         if generator is not None:
             chosen[row] = _sample(logits[row].cpu(), sampling, generator)
-            best[row] = logits[row, chosen[row]]
-    return list(zip(chosen, (best - logits.logsumexp(-1)).tolist(), strict=True))
+    log_probabilities = logits.log_softmax(-1).gather(1, torch.tensor(chosen, device=logits.device)[:, None])
+    return list(zip(chosen, log_probabilities[:, 0].tolist(), strict=True))
+
+
+def _argmax(logits: Tensor) -> list[int]:
+    on_device = logits.is_cuda  # on a CPU numpy's is ten times as fast as torch's
+    return (logits.argmax(-1) if on_device else logits.numpy().argmax(-1)).tolist()
 
 
 def _sample(logits: Tensor, sampling: Sampling, generator: torch.Generator) -> int:

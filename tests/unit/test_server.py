@@ -68,6 +68,12 @@ def test_the_openai_client_works_unchanged_and_the_answer_is_remembered(council)
     assert record["success"] == answer.council["success"] == (record["confidence"] > 0.7)
 
 
+@pytest.fixture
+def each_token_goes_out(monkeypatch):
+    monkeypatch.setattr("agent0.serve.engine.PIECE_SECONDS", 0)
+
+
+@pytest.mark.usefixtures("each_token_goes_out")
 def test_a_stream_gives_the_same_answer_in_pieces(council):
     whole = council.openai.chat.completions.create(model="council", **ASK)
     stream = council.openai.chat.completions.create(
@@ -98,6 +104,7 @@ def test_log_probabilities_are_those_of_the_model(council):
     assert b"".join(bytes(entry.bytes) for entry in entries).decode(errors="replace") == choice.message.content
 
 
+@pytest.mark.usefixtures("each_token_goes_out")
 def test_log_probabilities_come_with_the_pieces_of_a_stream(council):
     ask = {"model": "council", "logprobs": True, "store": False, **ASK}
     for stop in (None, "zzz"):
