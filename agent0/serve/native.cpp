@@ -32,6 +32,7 @@ typedef float Floats __attribute__((vector_size(OUTPUTS * sizeof(float)), aligne
 typedef int32_t Sums __attribute__((vector_size(OUTPUTS * sizeof(int32_t)), aligned(4), may_alias));
 typedef uint8_t Codes __attribute__((vector_size(OUTPUTS * QUAD), aligned(1), may_alias));
 typedef uint16_t Words __attribute__((vector_size(OUTPUTS * sizeof(uint16_t)), aligned(2), may_alias));
+typedef int32_t Quad __attribute__((aligned(1), may_alias));
 typedef _Float16 Half;
 struct Brain { uint16_t bits; };  // bfloat16: the upper half of a float
 
@@ -80,6 +81,7 @@ struct Row {
 namespace {
 
 inline Floats load(const float* p) { return *reinterpret_cast<const Floats*>(p); }
+inline int32_t quad(const int8_t* p) { return *reinterpret_cast<const Quad*>(p); }
 inline Codes load(const uint8_t* p) { return *reinterpret_cast<const Codes*>(p); }
 inline Floats floats(float value) { return value - Floats{}; }
 
@@ -213,8 +215,8 @@ inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inp
     const Half* scale = linear.scale + tile * groups * OUTPUTS * (BITS == 4 ? 2 : 1);
     for (int64_t g = 0; g < groups; g++) {
         Products<BITS> high[M], low[M];
-        const int8_t* x = &in.codes[(n * in.groups + g) * 2 * GROUP];
         for (int k = 0; k < GROUP / QUAD; k += 2) {
+            const int8_t* x = &in.codes[(n * in.groups + g) * 2 * GROUP + k * QUAD];
             Codes one = load(codes), two;
             if (BITS == 4) {
                 two = one >> 4, one &= 15;
@@ -223,14 +225,9 @@ inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inp
                 two = load(codes + sizeof(Codes));
                 codes += 2 * sizeof(Codes);
             }
-            for (int m = 0; m < M; m++) {
-                int32_t highs[2], lows[2];
-                std::memcpy(highs, x + m * in.groups * 2 * GROUP + k * QUAD, sizeof highs);
-                std::memcpy(lows, x + m * in.groups * 2 * GROUP + GROUP + k * QUAD, sizeof lows);
-                high[m].add(one, highs[0]);
-                high[m].add(two, highs[1]);
-                low[m].add(one, lows[0]);
-                low[m].add(two, lows[1]);
+            for (int m = 0; m < M; m++, x += in.groups * 2 * GROUP) {
+                high[m].add(one, quad(x)), high[m].add(two, quad(x + QUAD));
+                low[m].add(one, quad(x + GROUP)), low[m].add(two, quad(x + GROUP + QUAD));
             }
         }
         const Floats s = load(scale), offset = BITS == 4 ? load(scale + OUTPUTS) : s * -128;

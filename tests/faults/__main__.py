@@ -1,6 +1,6 @@
 """Nights in which one or two things go wrong, each followed by a healthy one.
 
-python -m tests.faults [--nights N] [--first N] [--only FAULT]      (default: 1000 nights, which takes a few hours)
+python -m tests.faults [--nights N] [--first N] [--only FAULT]      (default: 1000 nights, as many at a time as cores)
 
 The scripts, stages, links, logs, ledger and alerts are real; the trainer's arithmetic and the engine are stand-ins.
 A full or read-only disk needs a small file system of its own, and so the right to mount one.
@@ -14,7 +14,10 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 
 from tests.faults import nights
@@ -62,16 +65,17 @@ def main() -> int:
     options = parser.parse_args()
     os.environ |= {"TQDM_DISABLE": "1", "OMP_NUM_THREADS": "1"}
     mounts, start, tally = can_mount(), time.monotonic(), Counter()
+    numbers = range(options.first, options.first + options.nights)
+    drawn = [[options.only] if options.only else nights.draw(number, mounts) for number in numbers]
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
         small_questions(scratch / "questions")
         base_model(scratch / "base")
-        for number in range(options.first, options.first + options.nights):
-            names = [options.only] if options.only else nights.draw(number, mounts)
-            wrong = run(scratch, names)
-            tally["wrong" if wrong else "right"] += 1
-            for line in wrong:
-                print(f"{number}: {' + '.join(names)}: {line}", flush=True)
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+            for number, names, wrong in zip(numbers, drawn, pool.map(partial(run, scratch), drawn), strict=True):
+                tally["wrong" if wrong else "right"] += 1
+                for line in wrong:
+                    print(f"{number}: {' + '.join(names)}: {line}", flush=True)
     print(f"{sum(tally.values())} faulted nights, each with a healthy one after it: {dict(tally)}", end="; ")
     print(f"{time.monotonic() - start:.0f} s, disk faults {'included' if mounts else 'left out: no right to mount'}")
     return 1 if tally["wrong"] else 0
