@@ -2,9 +2,11 @@
 
 import math
 import os
+import sys
 import threading
 import time
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +26,7 @@ from agent0.serve.torch_decoder import TorchDecoder
 from agent0.settings import get_settings
 
 WAITING_PER_SLOT = 16  # requests that may wait for each slot; more are told to come back
+ASIDE = 10  # niceness of a thread that reads an adapter
 PIECE_SECONDS = 0.02  # between pieces of a streamed answer: each costs as much work as half a token
 STEP_TOKENS = 128  # rows of one forward pass: a long prompt is read in pieces, between others' tokens
 
@@ -98,9 +101,12 @@ class Engine:
     def load(self, name: str, folder: Path) -> None:
         """Read an adapter beside what serves. Raises ValueError with the reason; then nothing has changed."""
         self.router.check_new(name)
-        torch.set_num_threads(1)  # of this thread: see _work
+        with ThreadPoolExecutor(1, "adapter", _stand_back) as aside:
+            self.router.add(aside.submit(self._read, name, folder).result())
+
+    def _read(self, name: str, folder: Path) -> Adapter:
         lora = read_lora(folder, self.decoder)
-        self.router.add(Adapter(name, lora, self._read_prefix(lora)))
+        return Adapter(name, lora, self._read_prefix(lora))
 
     def unload(self, name: str) -> None:
         """Forget an adapter; requests that run on it finish. Raises UnknownAdapter, or ValueError if it serves."""
@@ -312,6 +318,7 @@ def load_engine() -> Engine:
     started, source = time.monotonic(), base_model_path()
     device = "cuda" if torch.cuda.is_available() else "cpu"
     torch.set_num_threads(1)  # the worker alone has a team of threads, see Engine._work
+    sys.setswitchinterval(5e-4)  # who only moves a pointer, or passes text on, waits for no thread longer than this (s)
     try:
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         model = AutoModelForCausalLM.from_pretrained(source, dtype=dtype, use_safetensors=True).to(device)
@@ -330,6 +337,16 @@ def make_decoder(model) -> Decoder:
     if model.device.type == "cpu" and (library := load_library(get_settings().models_path)):
         return NativeDecoder(model, library)
     return TorchDecoder(model, model.dtype)
+
+
+def _stand_back() -> None:
+    """Make this thread leave the cores to those who answer: it may not start a team, and is nicer than they are.
+
+    A thread of its own, since what has lowered its priority may not raise it again.
+    """
+    torch.set_num_threads(1)  # see Engine._work
+    if sys.platform == "linux":  # elsewhere priorities belong to processes
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), ASIDE)
 
 
 def end_tokens(model, tokenizer) -> set[int]:

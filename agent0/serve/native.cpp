@@ -173,7 +173,7 @@ struct Run {  // neighbouring rows on one LoRA
 // What linears read: rows of whole numbers with a scale a group, and their sums; and the rows' products with A.
 struct Inputs {
     std::vector<int8_t> codes;  // (rows, groups, high | low, GROUP)
-    std::vector<float> scale, sum, low;
+    std::vector<float> scale, sum, low, zeros;  // low (rows, parts * rank); zeros: as of a row without a LoRA
     int64_t groups = 0, low_width = 0;
 
     void fit(int64_t rows, int64_t width, int64_t ranks) {
@@ -182,6 +182,7 @@ struct Inputs {
         scale.resize(rows * groups);
         sum.resize(rows * groups);
         low.resize(rows * low_width);
+        zeros.resize(low_width);
     }
 
     // round a row of floats; groups are counted by its width, not by the widest linear's
@@ -320,38 +321,44 @@ struct Pass {
         const int64_t tiles = (linear.out + OUTPUTS - 1) / OUTPUTS;
 #pragma omp for schedule(dynamic, 4)
         for (int64_t tile = 0; tile < tiles; tile++)
-            for (const Run& run : runs) {
-                const Lora* lora = adapter(run, slot);
-                if (linear.bits == 4) rows_of<4, ROWS>(linear, tile, lora, run.first, run.stop, out, add);
-                else rows_of<8, ROWS>(linear, tile, lora, run.first, run.stop, out, add);
-            }
+            if (linear.bits == 4) rows_of<4, ROWS>(linear, slot, tile, 0, out, add);
+            else rows_of<8, ROWS>(linear, slot, tile, 0, out, add);
     }
 
     template <int BITS, int M>
-    void rows_of(const Linear& linear, int64_t tile, const Lora* lora, int64_t n, int64_t stop, float* out, bool add) {
-        for (; stop - n >= M; n += M) outputs<BITS, M>(linear, tile, lora, n, out, add);
-        if constexpr (M > 1) rows_of<BITS, M / 2>(linear, tile, lora, n, stop, out, add);
+    void rows_of(const Linear& linear, int64_t slot, int64_t tile, int64_t n, float* out, bool add) {
+        for (; rows - n >= M; n += M) outputs<BITS, M>(linear, slot, tile, n, out, add);
+        if constexpr (M > 1) rows_of<BITS, M / 2>(linear, slot, tile, n, out, add);
     }
 
     template <int BITS, int M>
-    void outputs(const Linear& linear, int64_t tile, const Lora* lora, int64_t n, float* out, bool add) {
+    void outputs(const Linear& linear, int64_t slot, int64_t tile, int64_t n, float* out, bool add) {
         const int64_t o = tile * OUTPUTS, count = std::min<int64_t>(OUTPUTS, linear.out - o);
         Floats acc[M] = {};
         dots<BITS, M>(acc, linear, tile, inputs, n);
-        if (lora) {
-            int64_t part = 0;
-            while (o >= lora->ends[part]) part++;
-            const Brain* b = lora->b + o * lora->rank;
-            const float* low = &inputs.low[n * inputs.low_width + part * lora->rank];
-            for (int64_t r = 0; r < lora->rank; r++, b += OUTPUTS) {
-                const Floats column = load(b);
-                for (int m = 0; m < M; m++) acc[m] += column * low[m * inputs.low_width + r];
-            }
-        }
+        for (const Run& run : runs)
+            if (const Lora* lora = adapter(run, slot); lora && run.first < n + M && run.stop > n)
+                raise<M>(acc, *lora, run, o, n);
         for (int m = 0; m < M; m++) {
             float* y = out + (n + m) * linear.out + o;
             for (int64_t i = 0; i < count; i++)
                 y[i] = acc[m][i] + (linear.bias ? linear.bias[o + i] : 0) + (add ? y[i] : 0);
+        }
+    }
+
+    // acc[m] += B . low[n + m], for the outputs from o on, and those of M rows that are in the run
+    template <int M>
+    void raise(Floats (&acc)[M], const Lora& lora, const Run& run, int64_t o, int64_t n) const {
+        int64_t part = 0;
+        while (o >= lora.ends[part]) part++;
+        const Brain* b = lora.b + o * lora.rank;
+        const float* low[M];
+        for (int m = 0; m < M; m++)
+            low[m] = n + m < run.first || n + m >= run.stop ? inputs.zeros.data()
+                                                            : &inputs.low[(n + m) * inputs.low_width + part * lora.rank];
+        for (int64_t r = 0; r < lora.rank; r++, b += OUTPUTS) {
+            const Floats column = load(b);
+            for (int m = 0; m < M; m++) acc[m] += column * low[m][r];
         }
     }
 

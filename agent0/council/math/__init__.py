@@ -3,7 +3,6 @@
 A question is solved when one rule reads its whole text, or several do and agree; see rules.py for how to add one.
 """
 
-from agent0.council.math import algebra, calendars, measures, numbers, prices, series  # noqa: F401  they register rules
 from agent0.council.math.rules import Solution, apply
 from agent0.council.math.text import clean
 from agent0.records import Rewrite
@@ -11,6 +10,9 @@ from agent0.records import Rewrite
 
 def solve(question: str) -> Solution | None:
     """Work out the exact answer of an everyday question; None unless every word of it is understood."""
+    # here, since SymPy takes longer to read than most commands run
+    from agent0.council.math import algebra, calendars, measures, numbers, prices, series  # noqa: F401  they register
+
     solutions = apply(clean(question))
     if len({solution.result for solution in solutions}) != 1:
         return None
