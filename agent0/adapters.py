@@ -1,6 +1,6 @@
 """All of loras/: releases that never change once published, and the links that say which of them serves.
 
-python -m agent0.adapters validate PATH | list | held | prune
+python -m agent0.adapters validate PATH | list | waiting | prune
 """
 
 import argparse
@@ -334,6 +334,16 @@ def held(release: Release) -> bool:
     return _summary(release).get("verdict") == "hold"
 
 
+def waiting() -> Release | None:
+    """What was trained last, where it is still to be tried: it is on hold, or its night was cut off before."""
+    latest = target("latest")
+    if latest in (None, target("current"), *links("failed").values()) or latest.is_base or refused(latest):
+        return None
+    gate = latest.path / "gate_summary.json"
+    judged = gate.exists() and adapter_checks.read_json(gate).get("end") in ("refuse", "inconclusive")
+    return latest if held(latest) or not (_summary(latest) or judged) else None
+
+
 def _under_way() -> list[Release]:
     names = interrupted() or {}
     return [Release(adapters_folder() / names[key]) for key in ("candidate", "previous") if key in names]
@@ -379,15 +389,15 @@ def main() -> int:
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("validate", help="check a release").add_argument("path")
     commands.add_parser("list", help="releases, newest first, and the links to each")
-    commands.add_parser("held", help="print the release of loras/latest where its deployment was left on hold")
+    commands.add_parser("waiting", help="print the release of loras/latest where it is on hold, or was never tried")
     commands.add_parser("prune", help="remove old releases (KEEP_RELEASES stay besides those in use)")
     arguments = parser.parse_args()
     if arguments.command == "validate":
         log.info("%s is valid", validate(arguments.path).name)
     elif arguments.command == "list":
         _print_list()
-    elif arguments.command == "held":
-        print(*(release.name for release in _held() if release == target("latest")))
+    elif arguments.command == "waiting":
+        print(found.name if (found := waiting()) else "")
     else:
         gone = prune(get_settings().keep_releases)
         log.info("removed %s", ", ".join(gone) or "nothing: no release is old")

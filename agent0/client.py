@@ -11,6 +11,8 @@ from tqdm import tqdm
 from agent0.command import CouncilError
 from agent0.settings import get_settings
 
+FULL = 429
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -53,13 +55,13 @@ class CouncilClient:
         """Ask one question. `model` names an adapter (None: what serves); store=False keeps it out of memory."""
         body = {"messages": [{"role": "user", "content": question}], "store": store, **options}
         body["model"] = model or "council"
-        start = time.perf_counter()
-        answer = self._call("POST", "/v1/chat/completions", json=body).json()
+        response = self._call("POST", "/v1/chat/completions", json=body)
+        answer = response.json()
         choice = answer["choices"][0]
         return Reply(
             answer["id"],
             choice["message"]["content"] or "",
-            time.perf_counter() - start,
+            response.elapsed.total_seconds(),  # of the request that was taken
             choice["finish_reason"] == "length",
             (answer.get("usage") or {}).get("completion_tokens", 0),
         )
@@ -101,8 +103,14 @@ class CouncilClient:
         return self._call("POST", "/v1/route", json={"stable": stable, **more}).json()
 
     def _call(self, method: str, path: str, timeout: float | None = None, **arguments) -> requests.Response:
+        """Send a request; where the server is full, come back when it says, within the time-out."""
+        timeout = timeout or self.timeout
+        until = time.monotonic() + timeout
         try:
-            response = self.session.request(method, self.url + path, timeout=timeout or self.timeout, **arguments)
+            response = self.session.request(method, self.url + path, timeout=timeout, **arguments)
+            while response.status_code == FULL and time.monotonic() + (wait := _retry_after(response)) < until:
+                time.sleep(wait)
+                response = self.session.request(method, self.url + path, timeout=timeout, **arguments)
         except requests.RequestException as error:
             reason = type(error).__name__
             raise ServerError(f"{self.url}{path}: no answer ({reason}); start the server with `make serve`") from None
@@ -110,3 +118,9 @@ class CouncilClient:
             message = f"{self.url}{path}: HTTP {response.status_code}: {response.text[:300].strip()}"
             raise ServerError(message, response.status_code)
         return response
+
+
+def _retry_after(response: requests.Response) -> float:
+    """Seconds that a full server asks to wait; 1 where it does not say."""
+    told = response.headers.get("Retry-After", "")
+    return float(told) if told.isdigit() else 1.0

@@ -35,6 +35,14 @@ class Live:
 
 
 @dataclass(frozen=True)
+class Compared:
+    """The candidate's user traffic beside stable's copies of it: where only one of the two succeeded."""
+
+    better: int = 0
+    worse: int = 0
+
+
+@dataclass(frozen=True)
 class Evidence:
     """`live` is the candidate's traffic in the window, `stable_live` the stable one's; None: not measured.
 

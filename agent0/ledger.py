@@ -32,15 +32,42 @@ def append(event: str, **fields) -> dict:
     line = {"timestamp": time.time(), "event": event, "night": settings.council_night or None, **fields}
     path = ledger_path()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
+    with open(path, "a+b", buffering=0) as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        last = _last_line(file)
-        line["hash"] = _seal(_head(file, last), line)
-        torn = b"\n" if last and not last.endswith(b"\n") else b""  # a crash in mid-line spoils that line only
-        file.write(torn + json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
-        file.flush()
+        _drop_torn_line(file)
+        line["hash"] = _seal(_head(file, _last_line(file)), line)
+        _write(file, json.dumps(line, sort_keys=True, allow_nan=False).encode() + b"\n")
         os.fsync(file.fileno())
     return line
+
+
+def _drop_torn_line(file: IO[bytes]) -> None:
+    """Take away what a crash or a full disk left of a line, which nobody was told is there."""
+    last = _last_line(file)
+    if last.endswith(b"\n") or not last:
+        return
+    if _is_whole(last):
+        _write(file, b"\n")
+    else:
+        file.truncate(file.seek(0, os.SEEK_END) - len(last))
+
+
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
+def _write(file: IO[bytes], data: bytes) -> None:
+    """Append all of it, or nothing."""
+    start = file.seek(0, os.SEEK_END)
+    try:
+        while data:
+            data = data[file.write(data) :]
+    except OSError:
+        file.truncate(start)
+        raise
 
 
 def _seal(before: str, line: dict) -> str:
@@ -87,7 +114,9 @@ def read(event: str | None = None, night: str | None = None) -> list[dict]:
 def _numbered() -> Iterator[tuple[bytes, dict]]:
     """Yield each line as it stands and as an object. Raises CouncilError that names the line which is not JSON."""
     path = ledger_path()
-    for number, raw in enumerate(path.read_bytes().splitlines() if path.exists() else [], 1):
+    lines, _, last = path.read_bytes().rpartition(b"\n") if path.exists() else (b"", b"", b"")
+    rest = [last] if _is_whole(last) else []  # a torn line was never acknowledged
+    for number, raw in enumerate([*lines.splitlines(), *rest], 1):
         try:
             yield raw, json.loads(raw)
         except ValueError:

@@ -6,14 +6,15 @@ from itertools import product
 
 from agent0.client import CouncilClient, ServerError
 from agent0.command import log
-from agent0.evidence import Live
-from agent0.metrics import REQUEST_LATENCY, REQUEST_SUCCESSES, REQUESTS, SHADOW, USER
+from agent0.evidence import Compared, Live
+from agent0.metrics import ANSWER, COMPARISONS, COPY, REQUEST_LATENCY, REQUEST_SUCCESSES, REQUESTS, USER
 
-Samples = dict[tuple[str, str], float]  # (sample's name, its `le` or "") -> value
+COMPARED = "compared"
+Samples = dict[tuple[str, str], float]  # (sample's name, its `le`, `better` or "") -> value
 
 
 def live_samples(client: CouncilClient, adapters: Sequence[str]) -> dict[tuple[str, str], Samples] | None:
-    """The counters of traffic by (adapter, origin user or shadow); None where the server has no metrics."""
+    """The counters of traffic by (adapter, USER or COMPARED); None where the server has no metrics."""
     from prometheus_client.parser import text_string_to_metric_families
 
     try:
@@ -21,11 +22,12 @@ def live_samples(client: CouncilClient, adapters: Sequence[str]) -> dict[tuple[s
     except (ServerError, ValueError) as error:
         log.info("no live evidence: %s", error)
         return None
-    found: dict[tuple[str, str], Samples] = {key: {} for key in product(adapters, (USER, SHADOW))}
+    found: dict[tuple[str, str], Samples] = {key: {} for key in product(adapters, (USER, COMPARED))}
     for family in families:
         for sample in family.samples:
-            labels, key = sample.labels, (sample.name, sample.labels.get("le", ""))
-            counters = found.get((labels.get("adapter"), labels.get("origin")), {})
+            labels = sample.labels
+            key = sample.name, labels.get("le") or labels.get("better") or ""
+            counters = found.get((labels.get("adapter"), labels.get("origin", COMPARED)), {})
             counters[key] = counters.get(key, 0) + sample.value
     return found
 
@@ -43,6 +45,12 @@ def live_traffic(before: Samples, after: Samples, limit_ms: float = math.inf) ->
     successes = delta.get((REQUEST_SUCCESSES, ""), 0)
     p95_ms = None if seconds is None else round(seconds * 1000, 1)
     return Live(round(requests), round(successes), p95_ms, round(slow))
+
+
+def compared_traffic(before: Samples, after: Samples) -> Compared:
+    """What came of requests and their copies between two readings."""
+    keys = ((COMPARISONS, end) for end in (ANSWER, COPY))
+    return Compared(*(max(0, round(after.get(key, 0) - before.get(key, 0))) for key in keys))
 
 
 def bucket_quantile(buckets: Sequence[tuple[float, float]], q: float) -> float | None:

@@ -14,9 +14,11 @@ from agent0.settings import get_settings
 REQUESTS = "autogen_requests_total"
 REQUEST_SUCCESSES = "autogen_requests_success_total"
 REQUEST_LATENCY = "autogen_request_latency_seconds"
+COMPARISONS = "autogen_compared_requests_total"
 LATENCY_BUCKETS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1, 1.25, 1.5, 2, 3, 5, 10, 30)  # s
 # origins of a request: a probe asks not to be stored, a shadow is a copy whose answer nobody sees
 USER, PROBE, SHADOW = "user", "probe", "shadow"
+ANSWER, COPY, NEITHER = "answer", "copy", "neither"  # which of a request's answer and its copy alone succeeded
 
 # name, help, ledger event; counters count the events, gauges show a field of the newest one
 NIGHT_COUNTERS = (
@@ -79,6 +81,14 @@ class ServerMetrics:
         self._latency = Histogram(
             REQUEST_LATENCY, "Time from request to whole answer", buckets=LATENCY_BUCKETS, **labels
         )
+
+        names = {"labelnames": ("adapter", "better"), "registry": self.registry}
+        self._compared = Counter(COMPARISONS, "Requests whose answer and its copy are both known", **names)
+
+    def compare(self, adapter: str, answer: bool, copy: bool) -> None:
+        """Count one request to `adapter` by which of its answer and the shadow's copy alone succeeded."""
+        better = NEITHER if answer == copy else ANSWER if answer else COPY
+        self._compared.labels(adapter, better).inc()
 
     def observe(self, adapter: str, origin: str, success: bool, seconds: float) -> None:
         """Count one request."""

@@ -1,5 +1,6 @@
 """What is known of one night, gathered from the ledger, the releases, the pool and memory, for its report."""
 
+import math
 import time
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime
@@ -177,7 +178,7 @@ class Night:
 
 
 def _at(ordered: list[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+    return ordered[max(0, math.ceil(share * len(ordered)) - 1)]  # nearest rank, as everywhere else
 
 
 def started(night: str) -> datetime:
@@ -269,8 +270,9 @@ def tomorrow(exit_code: int | None) -> list[str]:
         said.append(f"A training needs {needed}: tomorrow's harvest must add {needed - len(new)} more.")
     if latest and adapters.refused(latest):
         said.append(f"{latest.name}, trained last, is refused and not tried again.")
-    elif latest and latest != adapters.target("current") and adapters.held(latest):
-        said.append(f"{latest.name} is on hold: it is tried again.")
+    elif latest and latest == adapters.waiting():
+        why = "is on hold: it is tried again" if adapters.held(latest) else "was not tried: it is then"
+        said.append(f"{latest.name} {why}.")
     if exit_code in (1, 2, LOCKED):
         said.append("First mend what stopped this night: the next one meets it again.")
     return said

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
+from urllib.parse import urlsplit
 
 import requests
 from prometheus_client import CollectorRegistry, push_to_gateway, write_to_textfile
@@ -119,10 +120,11 @@ def ping(state: Literal["start", "success", "fail"]) -> bool:
     The addresses are healthchecks.io's: URL/start, URL, URL/fail. Without a switch nothing is sent; a failed ping is
     a warning.
     """
-    url = as_given("HEALTHCHECK_URL").rstrip("/")
-    if not url:
+    parts = urlsplit(as_given("HEALTHCHECK_URL"))
+    if not parts.path and not parts.netloc:
         return False
-    url = url if state == "success" else f"{url}/{state}"
+    path = parts.path.rstrip("/") + ("" if state == "success" else f"/{state}")
+    url = parts._replace(path=path).geturl()
     return _told("HEALTHCHECK_URL", url, lambda _: _post(url, json={"state": state}), state)
 
 

@@ -20,6 +20,7 @@ from urllib3.exceptions import NameResolutionError
 from agent0.settings import as_given
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215: stands for whatever its owner likes
 
 
 class Forbidden(ValueError):
@@ -88,7 +89,10 @@ def _trusted() -> ssl.SSLContext:
 
 def address_of(host: str, port: int) -> str:
     """Resolve the host once and return its address. Raises Forbidden where one of its addresses is."""
-    found = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    try:
+        found = [info[4][0] for info in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)]
+    except UnicodeError as error:  # of an impossible name, as with two dots
+        raise Forbidden(f"{host} is not the name of a host") from error
     for address in found:
         _check(host, ipaddress.ip_address(address.partition("%")[0]))
     return found[0]
@@ -112,7 +116,8 @@ def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.
 
 def _check(host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     address = _plain(address)
-    fine = address.is_loopback if is_loopback(host) else address.is_global and not address.is_multicast
+    public = address.is_global and not address.is_multicast and address not in _LOCAL_NAT64
+    fine = address.is_loopback if is_loopback(host) else public
     if not fine and host.lower() not in allowed_hosts():
         raise Forbidden(f"{host} is at {address}, which is private; if that is right, name it in COUNCIL_ALLOWED_HOSTS")
 

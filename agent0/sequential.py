@@ -53,6 +53,7 @@ def interval(hits: int, tries: int, alpha: float = 0.05) -> tuple[float, float]:
     """
     rates = [n / 500 for n in range(1, 500)]
     inside = [rate for rate in rates if _uniform_bet(hits, tries, rate) < -math.log(alpha)]
+    inside = inside or [hits / tries]  # narrower than the grid
     return (0.0 if hits == 0 else inside[0]), (1.0 if hits == tries else inside[-1])
 
 

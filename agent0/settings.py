@@ -50,7 +50,9 @@ class Settings(BaseSettings):
     models_path: Path = Field(ROOT / "models", description="where the embedded model is converted to, once")
 
     # Places.
-    council_home: Path = Field(ROOT, description="holds training_data, loras, logs, memory and .env")
+    council_home: Path = Field(
+        ROOT, description="holds training_data, loras, logs, memory and .env; from the environment only"
+    )
     memory_path: Path | None = Field(None, validate_default=True, description="the memory's folder")
     memory_url: SecretStr | None = Field(None, description="postgresql://… with pgvector: a memory that replicas share")
     knowledge_path: Path | None = Field(None, validate_default=True, description="texts that the council may quote")
@@ -140,9 +142,12 @@ def load_settings() -> Settings:
         raise CouncilError(f"{sorted(unknown)[0]} is not a setting; README lists them all: unset it", USAGE)
     home = Path(os.environ.get("COUNCIL_HOME") or ROOT)
     try:
-        return Settings(_env_file=home / ".env")
+        settings = Settings(_env_file=home / ".env")
     except ValidationError as error:
         raise CouncilError(_one_line(error, home), USAGE) from None
+    if settings.council_home.resolve() != home.resolve():  # the scripts have entered a home before anything reads .env
+        raise CouncilError(f"COUNCIL_HOME in {home / '.env'} comes too late: set it in the environment", USAGE)
+    return settings
 
 
 def _one_line(error: ValidationError, home: Path) -> str:

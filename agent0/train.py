@@ -19,6 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from agent0 import adapters, fingerprint, ledger, veto
+from agent0.adapter_checks import CONFIG, read_json
 from agent0.adapters import Release
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError, log, no_arguments, run_command
 from agent0.data_parallel import is_first
@@ -79,16 +80,28 @@ def training_set(
     return [*examples[spare:], *replay_examples()], examples[:spare]
 
 
-def starting_point() -> Release:
-    """The release that training goes on from (TRAIN_FROM): what serves, unless it learned what was taken back, or base.
+def starting_point(recipe: Recipe) -> Release:
+    """The release that training goes on from (TRAIN_FROM): what serves, where it can, or base.
 
-    Weights cannot unlearn a vetoed or forgotten example; only a fresh start is without it.
+    Weights cannot unlearn a vetoed or forgotten example, nor change their rank or place; only a fresh start can.
     """
     current = adapters.target("current") if get_settings().train_from == "current" else None
     if current and (removed := veto.removed(current)):
         log.info("starting from base: %s learned %d examples that were vetoed or forgotten", current.name, removed)
         current = None
+    if current and not current.is_base and _layout(current) != _wanted_layout(recipe):
+        log.info("starting from base: %s has another rank, alpha or place than the recipe", current.name)
+        current = None
     return current or adapters.ensure_base()
+
+
+def _layout(release: Release) -> tuple[int, int, set[str]]:
+    config = read_json(release.path / CONFIG)
+    return config["r"], config["lora_alpha"], set(config["target_modules"])
+
+
+def _wanted_layout(recipe: Recipe) -> tuple[int, int, set[str]]:
+    return recipe.lora_rank, recipe.lora_alpha, set(recipe.target_modules)
 
 
 def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: Path) -> dict:
@@ -193,7 +206,8 @@ def main() -> int:
     if removed:
         log.info("%d examples of the last training were vetoed or forgotten: this one goes without them", removed)
     check_disk(settings)
-    recipe, start = choose_recipe(len(pool), settings), starting_point()
+    recipe = choose_recipe(len(pool), settings)
+    start = starting_point(recipe)
     log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)
     for change in recipe.changes:
         log.info("small pool, so the recipe adapts: %s", change)

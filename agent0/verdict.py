@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from agent0.bars import LATENCY_SLACK, Bar, latency_bar, success_bar
-from agent0.evidence import Evidence, Live, Pair, Thresholds, p95, p95_of_sorted
+from agent0.evidence import Compared, Evidence, Live, Pair, Thresholds, p95, p95_of_sorted
 from agent0.sequential import FIRST, IN_BETS, OUT_BETS, PAIR_BETS, Wealth
 
 PROMOTE, ROLL_BACK, HOLD = "promote", "roll back", "hold"
@@ -57,7 +57,7 @@ class Judge:
         self.thresholds, self.pairs, self.asked = thresholds, [], []
         self.live: Live | None = None
         self.stable_live: Live | None = None
-        self.control: Live | None = None
+        self.compared: Compared | None = None
         self.opinions: list[float] = []
         self._seen: set[str] = set()
         self._stable_ms: list[float] = []  # sorted
@@ -103,22 +103,20 @@ class Judge:
         self.opinions.append(share)
         self._disliked.bet(share, 0.5)
 
-    def add_live(self, live: Live | None, stable: Live | None, control: Live | None = None) -> None:
+    def add_live(self, live: Live | None, stable: Live | None, compared: Compared | None = None) -> None:
         """Take in the live traffic up to now, in totals; what is new since the last time is bet on.
 
-        `control` is what stable made of copies of the candidate's requests.
+        `compared` is the candidate's traffic beside what stable made of copies of it, None where there are no copies.
         """
         self.stable_live = stable
+        if compared:
+            before, self.compared = self.compared or Compared(), compared
+            for n in range(compared.worse - before.worse + compared.better - before.better):
+                self._live_worse.bet(n >= compared.worse - before.worse, 0.5)
         if live is None:
             return
         seen, self.live = self.live or Live(0, 0, None), live
         good, slow = live.successes - seen.successes, live.slow - seen.slow
-        if control:
-            seen, self.control = self.control or Live(0, 0, None), control
-            copies = control.requests - seen.requests
-            better = good - (control.successes - seen.successes)
-            for _ in range(copies):
-                self._live_worse.bet((1 + min(1, max(-1, better / copies))) / 2, 0.5)
         new, bar = live.requests - seen.requests, min(max(self._live_bar().bar, 0.001), 0.999)
         for n in range(new):  # failures first: in what order they came is not known
             self._live_below.bet(n >= new - good, bar)
@@ -157,7 +155,7 @@ class Judge:
         Being below the threshold is no proof while stable fails as often on the same questions: they got harder.
         """
         worse = not self.weak and self._worse.value >= MILD
-        live_worse = not self.control or self._live_worse.value >= MILD
+        live_worse = self.compared is None or self._live_worse.value >= MILD
         tests = (
             (self._below.value if worse else 0, ERROR_OUT, self._bar),
             (self._worse.value, ERROR_OUT if self.weak else ERROR_WORSE, self._worse_on),

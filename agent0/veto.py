@@ -34,7 +34,8 @@ class Vetoes:
             if event["event"] == "gate" and not people_only:
                 self._contents.update(event.get("set_aside", {}))
             elif event["event"] == "veto" and event["undone"]:
-                self._contents.pop(event["example"], None)
+                again = {event["example"], event["content"]}  # it may have been vetoed under other ids, too
+                self._contents = {id: kept for id, kept in self._contents.items() if not {id, kept} & again}
             elif event["event"] == "veto":
                 self._contents[event["example"]] = event["content"]
 

@@ -14,8 +14,8 @@ from agent0.client import CouncilClient
 from agent0.command import log
 from agent0.council.panel import Panel
 from agent0.evidence import Evidence, Thresholds, p95
-from agent0.live import Samples, live_samples, live_traffic
-from agent0.metrics import SHADOW, USER
+from agent0.live import COMPARED, Samples, compared_traffic, live_samples, live_traffic
+from agent0.metrics import USER
 from agent0.probing import ask_both, compare
 from agent0.records import Question
 from agent0.sequential import interval
@@ -122,10 +122,9 @@ class Watch:
         known = live_traffic({}, after[stable, USER])
         usual = known.p95_ms if known and known.requests >= MIN_LIVE else None
         limit = latency_bar("live_p95_ms", 0, usual, self.judge.thresholds).bar
-        live, control = (
-            live_traffic(self._before[key], after[key], limit) for key in ((candidate, USER), (stable, SHADOW))
-        )
-        self.judge.add_live(live, known, control)
+        live = live_traffic(self._before[candidate, USER], after[candidate, USER], limit)
+        compared = compared_traffic(self._before[candidate, COMPARED], after[candidate, COMPARED])
+        self.judge.add_live(live, known, compared if self.shares else None)
 
     def _check_route(self) -> None:
         if not self.shares:

@@ -21,11 +21,12 @@ import numpy as np
 
 from agent0.bars import latency_bar
 from agent0.command import DONE, FAILED, run_command
-from agent0.evidence import Live, Pair, Thresholds, p95
+from agent0.evidence import Compared, Live, Pair, Thresholds, p95
 from agent0.verdict import HOLD, MIN_PROBES, PROMOTE, ROLL_BACK, Judge
 from agent0.watch import SHARES
 
 SECONDS, PROBES = 60, 96  # of a watch; different probe questions
+COPY_LAG = 1.0  # seconds after which the copy of a request is answered, too
 SPREAD = 0.1  # of a latency's logarithm: 58 pairs in 60 s, where the embedded model gave 56
 STABLE_P95 = 600  # ms, as measured with the embedded model
 SEED_RULE = Thresholds(success=0.85, latency_ms=1000)
@@ -139,7 +140,8 @@ class Deployment:
             arrived = int(np.searchsorted(self.arrivals, at))
             on_canary[seen:arrived] = self.users[seen:arrived] < (SHARES[steps - 1] if steps else 0)
             if arrived > seen:
-                judge.add_live(*self._live(on_canary, arrived))
+                copied = int(np.searchsorted(self.arrivals, at - COPY_LAG))
+                judge.add_live(*self._live(on_canary, arrived, copied))
             seen = arrived
             if judge.proven_bad():
                 break
@@ -147,14 +149,15 @@ class Deployment:
                 steps += 1
         return judge.verdict().end, len(judge.pairs) + (judge.live.requests if judge.live else 0)
 
-    def _live(self, on_canary: np.ndarray, arrived: int) -> tuple[Live | None, Live, Live | None]:
-        """The candidate's traffic so far, what stable did before, and what it makes of copies of that traffic."""
+    def _live(self, on_canary: np.ndarray, arrived: int, copied: int) -> tuple[Live | None, Live, Compared]:
+        """The candidate's traffic so far, what stable did before, and what it made of copies of that traffic."""
         right, ms = (values[:arrived][on_canary[:arrived]] for values in self.candidate)
         slow = int((ms > latency_bar("", 0, self.case.stable_p95_ms, SEED_RULE).bar).sum())
         mine = Live(len(right), int(right.sum()), p95(ms), slow) if len(right) else None
-        control, _ = (values[:arrived][on_canary[:arrived]] for values in self.stable)
+        both = [values[:copied][on_canary[:copied]] for values, _ in (self.candidate, self.stable)]
+        better, worse = (int((one & ~other).sum()) for one, other in (both, both[::-1]))
         before = Live(1000, round(1000 * self.case.stable(0)), self.case.stable_p95_ms)
-        return mine, before, Live(len(control), int(control.sum()), None) if len(control) else None
+        return mine, before, Compared(better, worse)
 
     def spec_rule(self) -> str:
         """All traffic on the candidate for the window, then one look."""

@@ -34,8 +34,8 @@ improve() { # the chain up to what serves; returns what happened, with the stage
   [[ $code == @(0|10) ]] || return "$code" # 10: nothing new, but the pool may hold what no training has seen
   code=0
   stage training "$ROOT/train_lora.sh" || code=$?
-  # 10: nothing new, but what an earlier night left on hold is tried again
-  [[ $code == 0 || $code == 10 && -n $("$PYTHON" -m agent0.adapters held) ]] || return "$code"
+  # 10: nothing new, but what an earlier night left on hold, or never came to, is tried
+  [[ $code == 0 || $code == 10 && -n $("$PYTHON" -m agent0.adapters waiting) ]] || return "$code"
   code=0
   stage gate "$PYTHON" -m agent0.gate loras/latest || code=$?
   [[ $code == @(0|30) ]] || return "$code" # 30: it is not tried, and what serves is validated all the same

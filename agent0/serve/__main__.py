@@ -10,7 +10,8 @@ import uvicorn
 
 from agent0 import adapters
 from agent0.command import USAGE, CouncilError, log, no_arguments, run_command
-from agent0.serve.api import create_app, is_loopback
+from agent0.serve.api import create_app
+from agent0.serve.callers import is_loopback
 from agent0.serve.errors import ApiError
 from agent0.serve.interface import Engine
 from agent0.serve.limits import PatientProtocol

@@ -1,8 +1,6 @@
 """The HTTP face of the Council: OpenAI's chat API, vLLM's LoRA endpoints, health, metrics, feedback, routing."""
 
 import asyncio
-import hmac
-import ipaddress
 import time
 from collections.abc import Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,13 +12,13 @@ from agent0 import adapters
 from agent0.command import CouncilError
 from agent0.metrics import ServerMetrics
 from agent0.serve import errors, overrule, pages, schemas
+from agent0.serve.callers import check_key
 from agent0.serve.chat import Chat
 from agent0.serve.errors import ApiError
 from agent0.serve.interface import Engine
 from agent0.serve.keeper import Keeper
 from agent0.serve.limits import BodyLimit
 from agent0.serve.routing import UnknownAdapter
-from agent0.settings import get_settings
 
 
 def create_app(engine: Engine, memory) -> FastAPI:
@@ -40,31 +38,10 @@ def create_app(engine: Engine, memory) -> FastAPI:
     _add_reading(app, engine, metrics)
     _add_chat(app, engine, keeper, metrics)
     _add_adapters(app, engine)
-    visitors = pages.Visitors(is_loopback)
+    visitors = pages.Visitors()
     pages.install(app, memory, visitors)
     overrule.install(app, memory, visitors)
     return app
-
-
-def check_key(request: Request) -> None:
-    """Off loopback, whatever changes state needs the key; without a key set, nobody may. Raises ApiError 401, 403."""
-    if is_loopback(request.client.host if request.client else ""):
-        return
-    key = get_settings().council_api_key
-    if key is None:
-        raise ApiError(403, "this is for clients on the server's own machine; set COUNCIL_API_KEY to allow others")
-    given = request.headers.get("Authorization", "")
-    if not hmac.compare_digest(given.encode(), f"Bearer {key.get_secret_value()}".encode()):
-        raise ApiError(401, "send the header Authorization: Bearer <COUNCIL_API_KEY>", code="invalid_api_key")
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host, by name or address, is this machine itself."""
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        return host == "localhost"
-    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
 
 
 def _add_reading(app: FastAPI, engine: Engine, metrics: ServerMetrics) -> None:

@@ -12,7 +12,7 @@ from fastapi import Request
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from agent0.command import log
-from agent0.metrics import PROBE, SHADOW, USER, ServerMetrics
+from agent0.metrics import ANSWER, COPY, PROBE, SHADOW, USER, ServerMetrics
 from agent0.serve.errors import ApiError
 from agent0.serve.interface import Engine, Job, OnEvent, QueueFull, Result
 from agent0.serve.keeper import Keeper
@@ -44,6 +44,7 @@ class Chat:
         self.id, self.created, self.started = f"chatcmpl-{secrets.token_hex(12)}", time.time(), time.perf_counter()
         self.events, self.loop = asyncio.Queue(), asyncio.get_running_loop()
         self.choices = [Choice(index) for index in range(body.n or 1)]
+        self._succeeded: dict[str, bool] = {}  # the answer of the adapter that was asked first, and its copy
         try:
             for choice in self.choices:
                 self._ask(choice, body.model)
@@ -65,7 +66,8 @@ class Chat:
 
     def _shadow(self) -> None:
         """Have a copy of a user's request answered by the route's shadow, if it has one, and only counted."""
-        name = self.engine.router.shadow_of(self.body.model, self.choices[0].job.adapter.name)
+        self._asked = self.choices[0].job.adapter.name
+        name = self.engine.router.shadow_of(self.body.model, self._asked)
         if not name or self.body.store is False:
             return
 
@@ -73,6 +75,7 @@ class Chat:
             if not isinstance(event, str):
                 success = isinstance(event, Result) and event.success
                 self.metrics.observe(name, SHADOW, success, time.perf_counter() - self.started)
+                self.loop.call_soon_threadsafe(self._compare, COPY, success)
 
         with contextlib.suppress(ApiError):  # a full queue: then there is no copy
             self._submit(name, count)
@@ -190,6 +193,15 @@ class Chat:
         seconds, origin = time.perf_counter() - self.started, PROBE if self.body.store is False else USER
         success = isinstance(event, Result) and event.success
         self.metrics.observe(choice.job.adapter.name, origin, success, seconds)
+        self._compare(ANSWER, success)
+
+    def _compare(self, which: str, success: bool) -> None:
+        """Note an end; with the second of the two, answer and copy are compared."""
+        if which in self._succeeded:
+            return
+        self._succeeded[which] = success
+        if len(self._succeeded) == 2:
+            self.metrics.compare(self._asked, self._succeeded[ANSWER], self._succeeded[COPY])
 
     def _finish(self, choice: Choice, result: Result) -> None:
         choice.result, first = result, self.choices[0]

@@ -7,15 +7,15 @@ until the server restarts. A form is taken only from a page of this very server 
 
 import hmac
 import secrets
-from collections.abc import Callable
 from hashlib import sha256
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
 from fastapi import FastAPI, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
 
 from agent0 import report
 from agent0.command import CouncilError, log
+from agent0.serve.callers import is_here
 from agent0.settings import get_settings
 from agent0.why import explain
 
@@ -33,8 +33,7 @@ _HEADERS = {
 class Visitors:
     """Who may read and who may act."""
 
-    def __init__(self, is_loopback: Callable[[str], bool]):
-        self.is_loopback = is_loopback
+    def __init__(self):
         key = get_settings().council_api_key
         self._token = key.get_secret_value() if key else secrets.token_urlsafe(16)
         self.cookie = hmac.new(secrets.token_bytes(32), self._token.encode(), sha256).hexdigest()
@@ -48,25 +47,13 @@ class Visitors:
         return hmac.compare_digest(request.cookies.get(COOKIE, "").encode(), self.cookie.encode())
 
     def may_read(self, request: Request) -> bool:
-        """Signed in, or here: a browser on this machine that was sent to this machine by its own name.
-
-        The name is checked since a page from elsewhere can make its own domain point to 127.0.0.1.
-        """
-        client = request.client.host if request.client else ""
-        here = self.is_loopback(client) and self.is_loopback(_host(f"//{request.headers.get('host', '')}"))
-        return here or self.signed(request)
+        """Signed in, or here."""
+        return is_here(request) or self.signed(request)
 
     def same_origin(self, request: Request) -> bool:
         """Whether a form was sent from a page of this server."""
-        origin = urlsplit(request.headers.get("origin", ""))
-        return bool(origin.netloc) and origin.netloc == request.headers.get("host")
-
-
-def _host(url: str) -> str:
-    try:
-        return urlsplit(url).hostname or ""
-    except ValueError:
-        return ""
+        origin, host = request.headers.get("origin", ""), request.headers.get("host")
+        return bool(host) and origin in (f"http://{host}", f"https://{host}")
 
 
 def install(app: FastAPI, memory, visitors: Visitors) -> None:
@@ -147,11 +134,14 @@ def _add_signing_in(app: FastAPI, visitors: Visitors) -> None:
 
 
 async def form_of(request: Request) -> dict[str, str]:
-    """The fields of a small urlencoded form; the first where one comes twice, none where it is too big."""
+    """The fields of a small urlencoded form; the first where one comes twice, none where it is too big or has many."""
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > MAX_FORM:
             return {}
-    fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    try:
+        fields = parse_qs(body.decode("utf-8", "replace"), max_num_fields=10)
+    except ValueError:
+        return {}
     return {name: values[0] for name, values in fields.items()}

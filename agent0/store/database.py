@@ -76,6 +76,9 @@ class Database:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
+        connection.execute(
+            "PRAGMA secure_delete = ON"
+        )  # so that what is forgotten, or moved on a page, leaves no bytes
         return connection
 
     def _create(self) -> None:
@@ -241,7 +244,6 @@ class Database:
 
     def erase(self, ids: Iterable[str]) -> int:
         """Remove the records of those ids and overwrite their bytes, in the log of writes too; return how many went."""
-        self.run("PRAGMA secure_delete = ON")
         gone = sum(len(self.write("DELETE FROM answers WHERE id = ? RETURNING id", id)) for id in set(ids))
         with self._turn, self._in_line():
             self.run("PRAGMA wal_checkpoint(TRUNCATE)")

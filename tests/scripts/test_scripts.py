@@ -245,7 +245,7 @@ def test_a_night_ends_with_what_happened_and_tells_once(place, codes, code, last
 
 def test_what_is_on_hold_is_tried_again_where_nothing_is_new(place):
     place.stage("agent0.train", "exit 10")
-    place.stage("adapters held", "echo r1")
+    place.stage("adapters waiting", "echo r1")
     assert place.run(NIGHT).returncode == 0
     assert place.stages_run() == STAGES
 

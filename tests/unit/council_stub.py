@@ -163,6 +163,8 @@ def metrics(counters: dict[str, tuple[int, int, float]]) -> str:
         lines.append(f"autogen_requests_total{{{labels}}} {requests}")
         lines.append(f'autogen_requests_total{{adapter="{name}",origin="probe"}} 999')
         lines.append(f"autogen_requests_success_total{{{labels}}} {successes}")
+        worse = requests - successes  # stable's copies are all right
+        lines.append(f'autogen_compared_requests_total{{adapter="{name}",better="copy"}} {worse}')
         for edge in (0.1, 0.5, 1, 5, "+Inf"):
             count = requests if seconds <= float(edge) else 0
             lines.append(f'autogen_request_latency_seconds_bucket{{{labels},le="{edge}"}} {count}')

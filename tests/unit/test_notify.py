@@ -119,6 +119,19 @@ def test_the_dead_mans_switch_is_told(receiver, webhook, monkeypatch, state, pat
     assert "s3cret" not in capsys.readouterr().out
 
 
+def test_the_dead_mans_switchs_query_stays_a_query(receiver, webhook, monkeypatch):
+    webhook("")
+    monkeypatch.setenv("HEALTHCHECK_URL", f"{receiver.url}?create=1")
+    get_settings.cache_clear()
+    assert notify.ping("fail") is True
+    assert receiver.paths == ["/hook/s3cret/fail?create=1"]
+
+
+def test_an_impossible_host_is_a_warning(webhook):
+    webhook("https://hooks..example/x")
+    assert notify.send(MESSAGE) is False
+
+
 @pytest.fixture
 def setting(webhook, monkeypatch):
     """Set one setting, without a webhook."""

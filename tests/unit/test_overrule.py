@@ -42,6 +42,8 @@ def test_the_same_rewrite_found_again_stays_vetoed(deployed, home):
     twin = example(1, "another answer").model_copy(update={"id": "twin"})
     (home / "training_data" / "harvest_20261124.jsonl").write_text(twin.model_dump_json() + "\n")
     assert not pool() & {"example1", "twin"}
+    assert veto.veto("twin", undo=True) and pool() >= {"twin"}
+    assert not veto.veto("twin", undo=True)
 
 
 def test_a_veto_of_nothing_is_refused(deployed):
@@ -76,7 +78,7 @@ def waiting(deployed):
 
 
 def test_a_refused_release_is_never_deployed_nor_tried_again(waiting, deployed, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["adapters", "held"])
+    monkeypatch.setattr("sys.argv", ["adapters", "waiting"])
     assert adapters.main() == DONE and waiting.name in capsys.readouterr().out
     assert any(f"{waiting.name} is on hold: it is tried again." in line for line in morning.tomorrow(30))
     assert refuse.refuse_release("loras/latest", "ann, on the command line")
@@ -87,13 +89,28 @@ def test_a_refused_release_is_never_deployed_nor_tried_again(waiting, deployed, 
     monkeypatch.setattr("sys.argv", ["gate"])
     with pytest.raises(CouncilError, match="refused by ann"):
         gate.main()
-    monkeypatch.setattr("sys.argv", ["adapters", "held"])
+    monkeypatch.setattr("sys.argv", ["adapters", "waiting"])
     assert adapters.main() == DONE and capsys.readouterr().out.strip() == ""
     assert [place.fate.partition(",")[0] for place in morning.chain() if place.refused] == ["refused by ann"]
     assert any("is refused and not tried again" in line for line in morning.tomorrow(30))
     assert refuse.refuse_release(waiting.name, "bob", undo=True) and adapters.validate(waiting.name) == waiting
     assert [event["by"] for event in ledger.read() if "refusal" in event["event"] and "by" in event] == [
         "ann, on the command line", "bob"]  # fmt: skip
+
+
+def test_a_release_whose_night_was_cut_off_is_tried(deployed):
+    release = make_release(seed=3)
+    adapters.point("latest", release)
+    assert adapters.waiting() == release
+    assert any("was not tried: it is then" in line for line in morning.tomorrow(0))
+    write_json(release.path / "gate_summary.json", {"end": "promote"})
+    assert adapters.waiting() == release
+    for name, summary in (("gate_summary", {"end": "refuse"}), ("deployment_summary", {"verdict": "rolled back"})):
+        write_json(release.path / f"{name}.json", summary)
+        assert adapters.waiting() is None
+        (release.path / f"{name}.json").unlink()
+    adapters.point("current", release)
+    assert adapters.waiting() is None
 
 
 def test_a_refused_release_is_not_gone_back_to(waiting, deployed):

@@ -10,7 +10,6 @@ from night_kit import NASTY, whole_night
 
 from agent0 import adapters, ledger, report, train
 from agent0.serve import overrule, pages
-from agent0.serve.api import is_loopback
 from agent0.settings import ROOT, get_settings
 from faiss_memory import FaissMemory
 
@@ -27,7 +26,7 @@ def app(monkeypatch, home):
     monkeypatch.setenv("COUNCIL_API_KEY", KEY)
     get_settings.cache_clear()
     memory, app = FaissMemory(), FastAPI()
-    visitors = pages.Visitors(is_loopback)
+    visitors = pages.Visitors()
     pages.install(app, memory, visitors)
     overrule.install(app, memory, visitors)
     app.state.memory = memory
@@ -175,5 +174,5 @@ def test_why_is_escaped_and_says_what_it_does_not_know(app):
 def test_without_a_key_the_log_shows_a_token_of_this_start(home, caplog, monkeypatch):
     monkeypatch.setattr(pages.log, "propagate", True)
     with caplog.at_level("INFO"):
-        visitors = pages.Visitors(is_loopback)
+        visitors = pages.Visitors()
     assert visitors.knows(caplog.text.partition("the token ")[2].partition(")")[0]) and not visitors.knows("")

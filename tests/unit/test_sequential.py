@@ -27,6 +27,12 @@ def test_looking_all_the_time_keeps_the_error(more, bets, first, mean):
     assert reached <= 0.05 + 4 * (0.05 * 0.95 / 400) ** 0.5
 
 
+@pytest.mark.parametrize("hits", [0, 1, 9_999, 10_000])
+def test_an_interval_holds_its_rate_however_narrow(hits):
+    low, high = interval(hits, 10_000)
+    assert low <= hits / 10_000 <= high
+
+
 def test_capital_is_won_and_lost():
     wealth = Wealth(False, (0.5,))
     wealth.bet(0, 0.5)

@@ -460,6 +460,9 @@ def test_a_shadow_answers_copies_that_nobody_sees(council, canary):
     answered_by(council, model="base")
     seen = f'autogen_requests_total{{adapter="{canary}",origin="shadow"}} 5.0'
     wait_for(lambda: seen in council.client.metrics())
+    compared = [line for line in council.client.metrics().splitlines() if line.startswith("autogen_compared_requests")]
+    assert all('adapter="base"' in line for line in compared)
+    assert sum(float(line.split()[-1]) for line in compared) == 5
     wait_for(lambda: len(council.memory.meta) == 6)
     assert {record["adapter"] for record in council.memory.meta} == {"base"}
     assert post(council, "/v1/unload_lora_adapter", lora_name=canary).status_code == 400
@@ -528,8 +531,10 @@ def test_from_elsewhere_a_change_needs_the_key(council, monkeypatch, path):
     assert stranger.post(path, json=body, headers={"Authorization": "Bearer wrong"}).status_code == 401
     right = {"Authorization": "Bearer s3cret"}
     assert stranger.post(path, json=body, headers=right).status_code not in (401, 403)
-    neighbour = TestClient(app, client=("::ffff:127.0.0.1", 5000))
+    neighbour = TestClient(app, "http://localhost", client=("::ffff:127.0.0.1", 5000))
     assert neighbour.post(path, json=body).status_code not in (401, 403)
+    rebound = TestClient(app, "http://a.page.elsewhere", client=("127.0.0.1", 5000))
+    assert rebound.post(path, json=body).status_code == 401
 
 
 @pytest.mark.parametrize(("url", "reason"), [("http://0.0.0.0:0", "COUNCIL_API_KEY"), ("https://localhost:0", "TLS")])

@@ -1,6 +1,7 @@
 """The pool, the recipe, and the refusals that come before any compute."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from lora_kit import make_base, stage
@@ -93,15 +94,25 @@ def test_practice_fills_a_run_up(examples, practice, epochs):
     assert recipe.choose_recipe(examples, settings).num_epochs == epochs
 
 
+SHAPE = recipe.Recipe(4, 1, 1e-3, 1, lora_rank=4, lora_alpha=8)  # as that of lora_kit's releases
+
+
+@pytest.mark.parametrize("other", [{"lora_rank": 8}, {"lora_alpha": 4}, {"target_modules": recipe.ALL_LINEAR}])
+def test_another_shape_of_the_adapter_takes_a_fresh_start(home, monkeypatch, other):
+    make_base(home / "models" / "tiny", monkeypatch)
+    adapters.point("current", adapters.publish(stage(), {}))
+    assert train.starting_point(replace(SHAPE, **other)).is_base
+
+
 def test_a_training_goes_on_from_what_serves_or_starts_anew_if_told_to(home, monkeypatch):
-    assert train.starting_point().is_base
+    assert train.starting_point(SHAPE).is_base
     make_base(home / "models" / "tiny", monkeypatch)
     release = adapters.publish(stage(), {})
     adapters.point("current", release)
-    assert train.starting_point() == release
+    assert train.starting_point(SHAPE) == release
     monkeypatch.setenv("TRAIN_FROM", "base")
     get_settings.cache_clear()
-    assert train.starting_point().is_base
+    assert train.starting_point(SHAPE).is_base
 
 
 def test_a_release_that_goes_on_from_another_has_learned_what_that_one_did(home, monkeypatch):
@@ -122,13 +133,13 @@ def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
     fill(home, 6)
     release = adapters.publish(stage(), {"example_ids": ["e0", "e1"]})
     adapters.point("current", release)
-    assert train.starting_point() == release
+    assert train.starting_point(SHAPE) == release
     veto.veto("e1")
-    assert train.starting_point().is_base
+    assert train.starting_point(SHAPE).is_base
     veto.veto("e1", undo=True)
-    assert train.starting_point() == release
+    assert train.starting_point(SHAPE) == release
     fill(home, 1)  # the second is forgotten
-    assert train.starting_point().is_base
+    assert train.starting_point(SHAPE).is_base
 
 
 def test_a_value_that_the_user_sets_stays(monkeypatch):

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from agent0 import live
-from agent0.evidence import Evidence, Live, Pair, Thresholds, p95
+from agent0.evidence import Compared, Evidence, Live, Pair, Thresholds, p95
 from agent0.verdict import HOLD, PROMOTE, ROLL_BACK, Judge, verdict
 from agent0.watch import glance, progress
 
@@ -125,13 +125,30 @@ def test_live_traffic(seen, before, end):
     assert judged.end == end, judged.reason
 
 
-@pytest.mark.parametrize(("control", "bad"), [(None, True), (Live(20, 19, 100), True), (Live(20, 9, 100), False)])
-def test_users_questions_that_got_harder_do_not_roll_back(control, bad):
+@pytest.mark.parametrize(
+    ("compared", "bad"), [(None, True), (Compared(1, 12), True), (Compared(3, 4), False), (Compared(), False)]
+)
+def test_users_questions_that_got_harder_do_not_roll_back(compared, bad):
     judge = Judge(SEED)
     for pair in pairs(1, 1):
         judge.add(pair)
-    judge.add_live(Live(20, 8, 100), Live(100, 95, 100), control)
+    judge.add_live(Live(20, 8, 100), Live(100, 95, 100), compared)
     assert bool(judge.proven_bad()) is bad
+
+
+def test_live_traffic_is_bet_on_once_however_it_is_read():
+    once, often = Judge(SEED), Judge(SEED)
+    once.add_live(Live(40, 40, 200), None, Compared(0, 0))
+    for total in range(2, 42, 2):
+        often.add_live(Live(total, total, 200), Live(500, 450, 200), Compared())
+    assert often.capital() == once.capital() and often.capital()["live_success"] < 1
+
+
+def test_what_was_compared_counts_once():
+    judge = Judge(SEED)
+    for total in range(1, 9):
+        judge.add_live(Live(10 * total, 9 * total, 200), None, Compared(total, total))
+    assert judge.capital()["live_worse_than_stable"] < 2
 
 
 def test_each_step_needs_its_part_of_time_and_evidence():
