@@ -36,7 +36,7 @@ from agent0.failures import find_failures, own_wording, proven_right
 from agent0.outcomes import Harvest, Outcome, record, report
 from agent0.quality import accepts, assess_quality, gist, held_out_questions, normalise
 from agent0.quarantine import quarantine_file, update_quarantine
-from agent0.records import Answer, Failure, Quarantined, TrainingExample, read_jsonl, write_jsonl
+from agent0.records import Answer, Failure, Quarantined, TrainingExample, owner_of, read_jsonl, write_jsonl
 from agent0.settings import get_settings
 from agent0.veto import vetoed_examples
 from agent0.windows import Window, day_window, days_due, split_by_day
@@ -178,6 +178,7 @@ def _example(answer: Answer, decision: Decision, score: float, origin: str) -> T
         verified_by=decision.verified_by,
         votes=decision.votes,
         origin=origin,
+        owner=owner_of(answer.user),
     )
 
 

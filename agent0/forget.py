@@ -14,8 +14,8 @@ import html
 import json
 import sqlite3
 import time
-from collections.abc import Iterable
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
@@ -24,12 +24,13 @@ from agent0 import adapters, ledger, morning, report
 from agent0.adapters import Release
 from agent0.command import DONE, FAILED, NOTHING_TO_DO, USAGE, CouncilError, log, run_command
 from agent0.quality import normalise
-from agent0.records import Quarantined, Record, TrainingExample, read_jsonl, write_json, write_jsonl
+from agent0.records import Quarantined, Record, TrainingExample, owner_of, read_jsonl, write_json, write_jsonl
 from agent0.settings import get_settings
 from agent0.train import load_pool
 from agent0.veto import find_example
 from faiss_memory import FaissMemory
 
+JOURNAL = ".forgetting.json"  # in logs/, while something is being forgotten
 TOO_SHORT = 12  # characters: a shorter text stands in other people's records by chance, so it is not searched for
 
 
@@ -37,6 +38,7 @@ TOO_SHORT = 12  # characters: a shorter text stands in other people's records by
 class Forgotten:
     """What is to go: ids of answers and examples, and the texts by which a last search proves that they went."""
 
+    user: str | None = None
     answers: set[str] = field(default_factory=set)
     examples: set[str] = field(default_factory=set)
     texts: set[str] = field(default_factory=set)
@@ -46,60 +48,85 @@ class Forgotten:
         said = (record["query"], record["response"], (record["feedback"] or {}).get("correction") or "")
         self.texts |= {text for text in said if len(text) >= TOO_SHORT}
 
+    def add_line(self, line: TrainingExample | Quarantined) -> None:
+        self.answers.add(line.answer_id)
+        if isinstance(line, TrainingExample):
+            self.examples.add(line.id)
+        self.texts |= {text for text in (line.output or "",) if len(text) >= TOO_SHORT}
+
     def holds(self, line: TrainingExample | Quarantined) -> bool:
-        return line.answer_id in self.answers or getattr(line, "id", None) in self.examples
+        if isinstance(line, TrainingExample):
+            theirs = self.user is not None and line.owner == owner_of(self.user)
+            return theirs or line.id in self.examples or line.answer_id in self.answers
+        return (self.user is not None and line.user == self.user) or line.answer_id in self.answers
 
 
 def find(memory: FaissMemory, user: str | None, example: str | None) -> Forgotten:
     """Return what belongs to a user, or to an example. Raises CouncilError for an example that no harvest holds."""
-    found = Forgotten()
+    found = Forgotten(user)
     if example:
         wanted = find_example(example)
         found.examples.add(example)
         found.answers.add(wanted.answer_id)
-        found.texts.add(wanted.output)
         if record := memory.get(wanted.answer_id):
             found.add(record)
     else:
         for record in memory.meta:
             if record["user"] == user:
                 found.add(record)
+    for path, kind in _lines():
+        for line in filter(found.holds, read_jsonl(path, kind)):
+            found.add_line(line)
     return found
 
 
-def remove(memory: FaissMemory, found: Forgotten, user: str | None) -> dict[str, int]:
-    """Take it out of memory, pool, quarantine, gate summaries and the cache; return how much went from each.
+def _lines() -> list[tuple[Path, type[Record]]]:
+    """The files of the quarantine and of the pool, and what their lines are."""
+    folder = get_settings().training_data
+    kinds = {"quarantine_*.jsonl": Quarantined, "harvest_*.jsonl": TrainingExample}
+    return [(path, kind) for pattern, kind in kinds.items() for path in sorted(folder.glob(pattern))]
 
-    What leads to the rest goes last (a user's answers, an example's line), so that a run that was cut off can be
-    repeated.
+
+@contextmanager
+def _journalled(found: Forgotten) -> Iterator[bool]:
+    """Keep what is to be forgotten until all is done: a run that was cut off is taken up by the next one.
+
+    Yields whether one was. The journal goes with its texts.
     """
-    folder, gone = get_settings().training_data, {}
-    if user is None:
-        gone["answers"] = memory.remove(found.answers)
-    lines = [(path, TrainingExample) for path in sorted(folder.glob("harvest_*.jsonl"))]
-    refused = [(path, Quarantined) for path in sorted(folder.glob("quarantine_*.jsonl"))]
+    path = get_settings().logs / JOURNAL
+    path.parent.mkdir(parents=True, exist_ok=True)
+    left = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    for name, values in left.items():
+        getattr(found, name).update(values)
+    write_json(path, {name: sorted(getattr(found, name)) for name in ("answers", "examples", "texts")})
+    path.chmod(0o600)
+    yield bool(left)
+    path.unlink()
+
+
+def remove(memory: FaissMemory, found: Forgotten) -> dict[str, int]:
+    """Take it out of memory, pool, quarantine, gate summaries and the cache; return how much went from each."""
+    gone = {"answers": memory.remove(found.answers), "examples": 0, "quarantined": 0}
     gone["cached calls"] = _empty_cache(get_settings().memory_path / "council.db")
-    gone["quarantined"] = sum(_filter(path, kind, found, user) for path, kind in refused)
-    gone["examples"] = sum(_filter(path, kind, found, user) for path, kind in lines)
+    for path, kind in _lines():
+        gone["examples" if kind is TrainingExample else "quarantined"] += _filter(path, kind, found)
     gone["gate answers"] = sum(_filter_gate(release, found.examples) for release in adapters.releases())
-    if user is not None:
-        gone["answers"] = memory.remove(found.answers)
     return gone
 
 
-def _filter(path: Path, kind: type[Record], found: Forgotten, user: str | None) -> int:
-    """Rewrite one JSONL file without what is forgotten; note the examples and their words; return how many went."""
-    kept, gone = [], []
-    for line in read_jsonl(path, kind):
-        out = found.holds(line) or (user is not None and getattr(line, "user", None) == user)
-        (gone if out else kept).append(line)
-    for line in gone:
-        if isinstance(line, TrainingExample):
-            found.examples.add(line.id)
-        found.texts |= {text for text in (line.output or "",) if len(text) >= TOO_SHORT}
-    if gone:
+def _filter(path: Path, kind: type[Record], found: Forgotten) -> int:
+    """Rewrite one JSONL file without what is forgotten; return how many lines went."""
+    lines = list(read_jsonl(path, kind))
+    kept = [line for line in lines if not found.holds(line)]
+    if len(kept) < len(lines):
         write_jsonl(path, kept)
-    return len(gone)
+    return len(lines) - len(kept)
+
+
+def _texts_of_others() -> set[str]:
+    """What the pool holds now: what others asked, or were told, in the very same words is theirs."""
+    kept = [line for path, kind in _lines() if kind is TrainingExample for line in read_jsonl(path, kind)]
+    return {text for line in kept for text in (line.instruction, line.output)}
 
 
 def _filter_gate(release: Release, examples: set[str]) -> int:
@@ -155,7 +182,12 @@ def left_behind(found: Forgotten) -> list[str]:
     """The files of the pool, the logs and the releases that still hold a forgotten text."""
     settings = get_settings()
     places = [(settings.training_data, "*"), (settings.logs, "*"), (settings.loras / "adapters", "*/*.json")]
-    files = [path for folder, pattern in places for path in sorted(folder.glob(pattern)) if path.is_file()]
+    files = [
+        path
+        for folder, pattern in places
+        for path in sorted(folder.glob(pattern))
+        if path.is_file() and path.name != JOURNAL
+    ]
     own = {normalise(text) for text in found.texts}
     log.info("searched %d files for %d texts", len(files), len(own))
     return [str(path.relative_to(settings.council_home)) for path in files if shows(path, found)]
@@ -196,16 +228,18 @@ def forget(user: str | None, example: str | None, prune: bool) -> int:
     memory = FaissMemory()
     try:
         found = find(memory, user, example)
-        gone = remove(memory, found, user)
+        with _journalled(found) as cut_off:
+            gone = remove(memory, found)
+            if not cut_off and not any(count for name, count in gone.items() if name != "cached calls"):
+                log.info("nothing to forget: no answer, example or quarantined question is theirs")
+                return NOTHING_TO_DO
+            found.texts -= _texts_of_others()
+            reports, releases = rewrite_reports(found), trained_on(found.examples)
+            pruned = adapters.remove([r for r in releases if r != adapters.target("current")]) if prune else []
+            left = left_behind(found)
+            path = prove(found, gone, reports, releases, pruned, left)
     finally:
         memory.close()
-    if not any(count for name, count in gone.items() if name != "cached calls"):
-        log.info("nothing to forget: no answer, example or quarantined question is theirs")
-        return NOTHING_TO_DO
-    reports, releases = rewrite_reports(found), trained_on(found.examples)
-    pruned = adapters.remove([r for r in releases if r != adapters.target("current")]) if prune else []
-    left = left_behind(found)
-    path = prove(found, gone, reports, releases, pruned, left)
     went = ", ".join(f"{count} {name}" for name, count in gone.items() if count)
     log.info("forgotten: %s; reports written again: %s; proof: %s", went, ", ".join(reports) or "none", path)
     for release in releases:

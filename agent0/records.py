@@ -4,6 +4,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -81,6 +82,12 @@ class TrainingExample(Record):
     votes: dict[str, float] | None = None
     # positive: the answer's own wording, proven right; practice: a proven question with other numbers
     origin: Literal["rewrite", "positive", "replay", "practice"] = "rewrite"
+    owner: str | None = None  # owner_of who asked: they can be forgotten even where memory has no such answer any more
+
+
+def owner_of(user: str | None) -> str | None:
+    """What an example knows its user by."""
+    return user and sha256(user.encode()).hexdigest()[:16]
 
 
 class Quarantined(Record):

@@ -14,7 +14,7 @@ from agent0.command import DONE, LOCKED, NOTHING_TO_DO, REFUSED, CouncilError
 from agent0.council.answers import Answers
 from agent0.council.jury import Jury
 from agent0.gate import Judgement
-from agent0.records import write_json
+from agent0.records import owner_of, write_json, write_jsonl
 from agent0.settings import get_settings
 from agent0.switch import only_one
 from faiss_memory import FaissMemory
@@ -208,6 +208,39 @@ def test_a_text_that_is_left_behind_is_named_and_fails(deployed, home, caplog):
     assert forget.forget(None, "example1", prune=False) == 1
     proof = json.loads(next((home / "logs").glob("forget_*.json")).read_text())
     assert proof["still_holding_it"] == ["logs/old.log"]
+
+
+def test_forgetting_that_was_cut_off_is_taken_up(deployed, home, monkeypatch):
+    report.write()
+    with monkeypatch.context() as cut:
+        cut.setattr(forget, "rewrite_reports", lambda found: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            forget.forget("ann", None, prune=False)
+    assert b"1 plus one is" in bytes_below(home)
+    assert (home / "logs" / forget.JOURNAL).stat().st_mode & 0o077 == 0
+    assert forget.forget("ann", None, prune=False) == DONE
+    assert b"1 plus one is" not in bytes_below(home)
+    proof = json.loads(next((home / "logs").glob("forget_*.json")).read_text())
+    assert proof["examples"] == ["example1", "example3", "example5"] and len(proof["answers"]) == 3
+
+
+def test_examples_are_found_by_their_owner_where_memory_has_forgotten(deployed, home):
+    path = next((home / "training_data").glob("harvest_*.jsonl"))
+    lines = [line.model_copy(update={"owner": owner_of("ann")}) for line in veto.all_examples()[:2]]
+    write_jsonl(path, [*lines, *veto.all_examples()[2:]])
+    memory = FaissMemory()
+    memory.forget(2e9)
+    memory.close()
+    assert forget.forget("ann", None, prune=False) == DONE
+    assert pool() == {f"example{n}" for n in range(2, 6)}
+
+
+def test_what_another_was_told_in_the_same_words_stays_theirs(deployed, home):
+    path = next((home / "training_data").glob("harvest_*.jsonl"))
+    twin = veto.all_examples()[1].model_copy(update={"id": "twin", "answer_id": "of-bob"})
+    write_jsonl(path, [*veto.all_examples(), twin])
+    assert forget.forget("ann", None, prune=False) == DONE
+    assert "twin" in {example.id for example in veto.all_examples()}
 
 
 def test_nobody_is_forgotten_by_a_name_that_is_unknown_or_empty(deployed, monkeypatch):
