@@ -7,7 +7,8 @@ from agent0.settings import Settings
 ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps of 5e-5
-ENOUGH = 1000  # examples seen in a run: more is better, and takes longer
+ENOUGH = 1000  # examples seen in a run, by passes over a small pool
+PRACTISED = 2000  # examples of a run that practice fills up to: more is better, and takes longer
 PRACTICE_RATIO = 4  # variations of one question at most
 
 
@@ -29,7 +30,7 @@ def practice_wanted(repeated: int, pool: int, settings: Settings) -> int:
     """How many variations of a pool to train on beside what is repeated: new numbers teach more than a second pass."""
     if settings.train_recipe == "seed" or pool >= SMALL_POOL:
         return 0
-    return min(max(0, ENOUGH - repeated), PRACTICE_RATIO * pool)
+    return min(max(0, PRACTISED - repeated), PRACTICE_RATIO * pool)
 
 
 def choose_recipe(examples: int, settings: Settings) -> Recipe:

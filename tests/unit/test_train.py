@@ -87,7 +87,7 @@ def test_the_seeds_recipe_can_be_had_for_a_small_pool(monkeypatch):
     assert recipe.practice_wanted(300, 300, load_settings()) == 0
 
 
-@pytest.mark.parametrize(("examples", "practice", "epochs"), [(24, 96, 8), (200, 800, 1), (700, 300, 1), (1500, 0, 1)])
+@pytest.mark.parametrize(("examples", "practice", "epochs"), [(24, 96, 8), (200, 800, 1), (700, 1300, 1), (2500, 0, 1)])
 def test_practice_fills_a_run_up(examples, practice, epochs):
     settings = load_settings()
     assert recipe.practice_wanted(examples, examples, settings) == practice
