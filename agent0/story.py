@@ -12,7 +12,7 @@ _OUTCOMES = {
     DONE: ("deployed", "info"),
     NOTHING_TO_DO: ("nothing to do", "info"),
     ROLLED_BACK: ("rolled back", "warning"),
-    REFUSED: ("candidate refused", "warning"),
+    REFUSED: ("candidate not deployed", "warning"),
     USAGE: ("bad setting", "error"),
     LOCKED: ("another run holds the lock", "error"),
     STOPPED: ("stopped", "error"),

@@ -7,7 +7,7 @@
 # Settings: MIN_FREE_DISK_GB KEEP_RELEASES COUNCIL_URL NOTIFICATION_WEBHOOK and those of the stages, from the
 # environment or .env. The log of every stage is logs/nightly_<UTC time>.log; the story is logs/ledger.jsonl.
 #
-# Exit codes: 0 deployed, 10 nothing to do, 20 rolled back, 30 candidate refused, 1 failed, 2 usage,
+# Exit codes: 0 deployed, 10 nothing to do, 20 rolled back, 30 candidate refused or on hold, 1 failed, 2 usage,
 # 75 another night (or a stage by hand) runs.
 set -euo pipefail
 # shellcheck source=cron/lib.sh

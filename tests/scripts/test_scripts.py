@@ -218,7 +218,7 @@ def test_a_stage_of_a_night_leaves_the_telling_to_the_night(place):
         ({"harvest_failures": 10}, 0, "validate", "Night: deployed"),
         ({"harvest_failures": 10, "agent0.train": 10}, 10, "agent0.train", "Night: nothing to do"),
         ({"rollout deploy": 20}, 20, "validate", "Night: rolled back"),
-        ({"rollout deploy": 30}, 30, "validate", "Night: candidate refused"),
+        ({"rollout deploy": 30}, 30, "validate", "Night: candidate not deployed"),
         ({"preflight": 1}, 1, "preflight", "Night: failed in pre-flight (exit 1)"),
         ({"harvest_failures": 137}, 137, "harvest_failures", "Night: failed in harvest (exit 137)"),
         ({"agent0.train": 1}, 1, "agent0.train", "Night: failed in training (exit 1)"),
@@ -254,7 +254,7 @@ def test_a_release_that_the_gate_refuses_is_not_tried(place):
     place.stage("agent0.gate", "exit 30")
     assert place.run(NIGHT).returncode == 30
     assert place.stages_run() == [stage for stage in STAGES if stage != "rollout deploy"]
-    assert [message["title"] for message in place.receiver.received] == ["Night: candidate refused"]
+    assert [message["title"] for message in place.receiver.received] == ["Night: candidate not deployed"]
 
 
 def test_the_nightly_log_holds_what_every_stage_logs_and_each_script_its_own(place):

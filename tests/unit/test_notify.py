@@ -306,7 +306,7 @@ def test_nobody_is_told_that_nothing_was_done_by_hand(receiver, webhook, monkeyp
     [
         ("night", 0, "Night: deployed"),
         ("night", 10, "Night: nothing to do"),
-        ("night", 30, "Night: candidate refused"),
+        ("night", 30, "Night: candidate not deployed"),
         ("night", 137, "Night: failed in training (exit 137)"),
         ("night", 143, "Night: stopped in training (exit 143)"),
         ("training", 0, "Training: trained"),

@@ -94,7 +94,7 @@ def test_a_refused_release_is_told_with_its_reason(monkeypatch, home):
     begin(monkeypatch, home)
     release = train(harvest(home))
     judge(release, "inconclusive")
-    end(30, "candidate refused")
+    end(30, "candidate not deployed")
     text = page_of(report.write()).text
     assert f"{release.name} was trained, but base goes on serving: held-out +21.9% of 192" in text
     assert "not better for sure" in text and "base serves" in text
