@@ -47,7 +47,7 @@ def plant(rank: int, strength: float) -> adapters.Release:
 
 def plant_bad() -> adapters.Release:
     """It answers nonsense."""
-    return plant(rank=4, strength=0.5)
+    return plant(rank=4, strength=3)
 
 
 def plant_slow() -> adapters.Release:
