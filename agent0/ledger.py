@@ -19,17 +19,16 @@ from pathlib import Path
 from typing import IO
 
 from agent0.command import DONE, CouncilError, log, run_command
-from agent0.settings import get_settings
+from agent0.settings import as_given, home
 
 
 def ledger_path() -> Path:
-    return get_settings().logs / "ledger.jsonl"
+    return home() / "logs" / "ledger.jsonl"  # a night that a bad setting ended has its line, too
 
 
 def append(event: str, **fields) -> dict:
     """Append an event durably and return it; `night` is the nightly run it belongs to, if any."""
-    settings = get_settings()
-    line = {"timestamp": time.time(), "event": event, "night": settings.council_night or None, **fields}
+    line = {"timestamp": time.time(), "event": event, "night": as_given("COUNCIL_NIGHT") or None, **fields}
     path = ledger_path()
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "a+b", buffering=0) as file:

@@ -135,32 +135,37 @@ class Settings(BaseSettings):
         return self.model_dump(mode="json")
 
 
+def home() -> Path:
+    """COUNCIL_HOME, which only the environment names: known whatever else is wrong with the settings."""
+    return Path(os.environ.get("COUNCIL_HOME") or ROOT)
+
+
 def load_settings() -> Settings:
     """Read the settings afresh. Raises CouncilError (exit 2) that names the value, the rule and the fix."""
     unknown = [n for n in os.environ if n.startswith(_OUR_PREFIXES) and n.lower() not in Settings.model_fields]
     if unknown:
         raise CouncilError(f"{sorted(unknown)[0]} is not a setting; README lists them all: unset it", USAGE)
-    home = Path(os.environ.get("COUNCIL_HOME") or ROOT)
+    env_file = home() / ".env"
     try:
-        settings = Settings(_env_file=home / ".env")
+        settings = Settings(_env_file=env_file)
     except ValidationError as error:
-        raise CouncilError(_one_line(error, home), USAGE) from None
-    if settings.council_home.resolve() != home.resolve():  # the scripts have entered a home before anything reads .env
-        raise CouncilError(f"COUNCIL_HOME in {home / '.env'} comes too late: set it in the environment", USAGE)
+        raise CouncilError(_one_line(error, env_file), USAGE) from None
+    if settings.council_home.resolve() != home().resolve():  # the scripts are in a home before anything reads .env
+        raise CouncilError(f"COUNCIL_HOME in {env_file} comes too late: set it in the environment", USAGE)
     return settings
 
 
-def _one_line(error: ValidationError, home: Path) -> str:
+def _one_line(error: ValidationError, env_file: Path) -> str:
     first = error.errors()[0]
     name = str(first["loc"][0]).upper()
     if first["type"] == "extra_forbidden":
-        return f"{name} in {home / '.env'} is not a setting; README lists them all: remove it"
-    return f"{name}={first['input']!r}: {first['msg']}; set it in the environment or in {home / '.env'}"
+        return f"{name} in {env_file} is not a setting; README lists them all: remove it"
+    return f"{name}={first['input']!r}: {first['msg']}; set it in the environment or in {env_file}"
 
 
 def as_given(name: str) -> str:
     """A setting's text as it was given, unchecked, or "": for what must work where another setting is bad."""
-    saved = dotenv_values(Path(os.environ.get("COUNCIL_HOME") or ROOT) / ".env")
+    saved = dotenv_values(home() / ".env")
     return (os.environ.get(name) or saved.get(name) or "").strip()
 
 

@@ -71,7 +71,7 @@ def main() -> int:
         scratch = Path(folder)
         small_questions(scratch / "questions")
         base_model(scratch / "base")
-        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("spawn")) as pool:
+        with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork")) as pool:
             for number, names, wrong in zip(numbers, drawn, pool.map(partial(run, scratch), drawn), strict=True):
                 tally["wrong" if wrong else "right"] += 1
                 for line in wrong:

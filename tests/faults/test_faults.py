@@ -23,7 +23,7 @@ def scratch(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("fault", ["SIGTERM at training"])
+@pytest.mark.parametrize("fault", ["SIGTERM at training", "a bad setting"])
 def test_a_faulted_night_is_told_as_it_was_and_the_next_one_succeeds(scratch, fault):
     assert fault_nights.run(scratch, [fault]) == []
 
