@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import date, timedelta
 
+from agent0 import ledger
 from agent0.story import outcome
 from tests.faults import outside
 from tests.faults.place import Night, Place
@@ -113,9 +114,10 @@ def _missed(days: int) -> Callable:
         day = date.today() - timedelta(1 + days)
         place.remember(day, 100 * days)
         place.days.append(day)
-        folder = place.path / "training_data"  # an earlier harvest: from the day after it on, days are due
-        folder.mkdir(exist_ok=True)
-        (folder / f"harvest_{day - timedelta(1):%Y%m%d}.jsonl").touch()
+        place.use()
+        ledger.append(
+            "harvest", date=(day - timedelta(1)).isoformat(), complete=True
+        )  # from the day after, days are due
 
     return strike
 
