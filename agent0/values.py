@@ -180,7 +180,7 @@ def _single_amounts(text: str) -> Iterator[Amount]:
                 continue
             value /= int(match["bottom"])
         value += int((match["mixed"] or "0").replace(",", ""))
-        unit = UNITS[re.sub(r"\s+", " ", match["unit"].lower())] if match["unit"] else None
+        unit = UNITS.get(re.sub(r"\s+", " ", match["unit"].lower())) if match["unit"] else None
         if match["dollar"]:
             unit = UNITS["dollar"]
         yield Amount(-value if match["sign"] else value, unit, match.start(), match.end())

@@ -56,7 +56,7 @@ class KnowledgeMember:
         answer = final_answer(confirmed[-1]["response"])
         if any(answers_agree(record["response"], answer) != _confirms(record) for record in records):
             return None  # another answer is confirmed, too, or this one was denied
-        people = {record["user"] or record["id"] for record in confirmed}
+        people = {record["user"] for record in confirmed}  # all who give no name may be one
         return confirmed[-1] if len(people) >= _CONFIRMATIONS else None
 
     def _similar(self, question: str) -> Rewrite | None:

@@ -82,8 +82,8 @@ def read_rewrite(reply: str) -> tuple[str, str] | None:
 
 def read_vote(reply: str, candidates: int) -> int | None:
     """Return the index voted for, or None for NONE, no vote, or a number that was not offered."""
-    votes = re.findall(r"VOTE:\s*(\d+)", reply, re.IGNORECASE)
-    return int(votes[-1]) - 1 if votes and 1 <= int(votes[-1]) <= candidates else None
+    last = (re.findall(r"VOTE:[*\s]*(\d+|NONE)", reply, re.IGNORECASE) or ["NONE"])[-1]
+    return int(last) - 1 if last.isdigit() and 1 <= int(last) <= candidates else None
 
 
 def read_program(reply: str) -> str | None:
@@ -94,7 +94,7 @@ def read_program(reply: str) -> str | None:
 
 def read_score(reply: str) -> float | None:
     """Return the score as 0 to 1, or None where there is none from 0 to 10."""
-    scores = re.findall(r"SCORE:\s*(\d+(?:\.\d+)?)(?![\d.])", reply, re.IGNORECASE)
+    scores = re.findall(r"SCORE:[*\s]*(\d+(?:\.\d+)?)(?!\.?\d)", reply, re.IGNORECASE)
     return float(scores[-1]) / 10 if scores and float(scores[-1]) <= 10 else None
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import compress, product
 
 from agent0.council.logic.solver import OPEN, Finding, decide
-from agent0.council.logic.words import plain, term
+from agent0.council.logic.words import UNNAMED, plain, term
 
 _MOST = 6  # classes in a question
 _STATED = re.compile(r"(?:(?P<how>all|every|each|any|no|some|an?) )?(?P<subject>.+?) (?P<verb>is|are|can) (?P<rest>.+)")
@@ -53,6 +53,8 @@ def _clauses(sentence: str) -> list[str]:
 
 def _statement(clause: str) -> Claim | None:
     named = re.fullmatch(r"([A-Z][a-z]+) is (not )?(?:an? )?([a-z -]+)", clause)
+    if named and named[1].lower() in UNNAMED:
+        return None
     if named and plain(named[3]):
         return Claim("not one" if named[2] else "one", named[1].lower(), term(named[3]))
     text = clause[:1].lower() + clause[1:]
@@ -61,8 +63,8 @@ def _statement(clause: str) -> Claim | None:
         return None
     how, subject, rest = found["how"] or "all", found["subject"], found["rest"]
     verb = found.groupdict().get("verb", "")
-    if (found["how"] is None and verb == "is") or (found["how"] in ("a", "an") and verb == "are"):
-        return None
+    if (found["how"] is None and verb == "is") or found["how"] in ("a", "an"):
+        return None  # "a student is sick" is about one of them, "a dog is an animal" about all
     negated = rest.startswith("not ")
     rest = rest.removeprefix("not ")
     if not plain(subject) or not plain(rest) or (negated and how != "some"):

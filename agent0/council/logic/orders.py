@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agent0.council.logic.solver import OPEN, Finding, Names, choose, decide
+from agent0.council.logic.words import UNNAMED
 
 # scale: words for more, words for less; a comparative ends in -er, the superlative in -est
 _SCALES = {
@@ -27,7 +28,7 @@ for _scale, _pair in _SCALES.items():
 _MORE = "|".join(_SIGNS)
 _MOST = "|".join(word[:-1] + "st" for word in _SIGNS)
 _ENTITY = r"(the [a-z]+(?: [a-z]+)?|[A-Z][a-z]+)"
-_COMPARED = re.compile(rf"{_ENTITY} (?:is|runs|swims|drives|walks) ({_MORE}) than {_ENTITY}")
+_COMPARED = re.compile(rf"{_ENTITY} (?:is|runs) ({_MORE}) than {_ENTITY}")
 _RACED = re.compile(rf"{_ENTITY} (?:finished|arrived|came) (before|after) {_ENTITY}")
 _EQUAL = re.compile(rf"{_ENTITY} is (?:exactly )?as ([a-z]+) as {_ENTITY}")
 _RANK = {"": 0, "second ": 1, "third ": 2}
@@ -83,7 +84,7 @@ def _read(reading: _Reading, sentence: str, clause: str) -> bool:
         first, second = equal[1], equal[3]
     else:
         return False
-    if sign is None or first == second:
+    if sign is None or first == second or {first.lower(), second.lower()} & UNNAMED:
         return False
     a, b = reading.names(first), reading.names(second)
     reading.premises.append((sentence, a == b if sign == 0 else (a > b if sign > 0 else a < b)))

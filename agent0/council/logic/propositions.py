@@ -13,7 +13,9 @@ _FORMS = [  # of letters
     (re.compile(rf"(?:{_LETTER} is (?:false|not true)|not {_LETTER})"), lambda z3, a: z3.Not(a)),
     (re.compile(rf"(?:[Bb]oth )?{_LETTER} and {_LETTER}(?: are (?:both )?true)?"), lambda z3, a, b: z3.And(a, b)),
     (re.compile(rf"[Ee]ither {_LETTER} or {_LETTER}(?: is true)?, but not both"), lambda z3, a, b: z3.Xor(a, b)),
-    (re.compile(rf"(?:[Aa]t least one of )?{_LETTER} (?:or|and) {_LETTER} is true"), lambda z3, a, b: z3.Or(a, b)),
+    (re.compile(rf"[Aa]t least one of {_LETTER} (?:or|and) {_LETTER} is true"), lambda z3, a, b: z3.Or(a, b)),
+    (re.compile(rf"{_LETTER} or {_LETTER} is true"), lambda z3, a, b: z3.Or(a, b)),
+    (re.compile(rf"{_LETTER} and {_LETTER} is true"), lambda z3, a, b: z3.And(a, b)),
 ]
 _DROPPED = {"is", "are", "do", "does", "the"}
 

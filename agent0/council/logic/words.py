@@ -12,6 +12,17 @@ _LOADED = set(
     )
 )
 
+# they stand where a name would, and name nobody, or somebody who was named before
+UNNAMED = frozenset(
+    re.findall(
+        r"\w+",
+        """
+    he she it they we you i this that these those one nobody none everyone everybody everything someone somebody
+    anyone anybody neither either both each nothing who which
+    """,
+    )
+)
+
 
 def sentences(text: str) -> tuple[list[str], str] | None:
     """Return (statements, question); None unless the text is statements and then one question."""

@@ -37,8 +37,8 @@ def _clauses(text: str) -> tuple[str, Fraction]:
     r"(?:what does|how much does) <expression> (?:equal|make)",
 )
 def expression(text: str) -> Answer:
-    if not re.search(r"[-+*/^]", text[1:]) or re.fullmatch(r"\d+-\d+-\d+", text):  # a number or a date, nothing to do
-        return None
+    if not re.search(r"[-+*/^]", text[1:]) or re.fullmatch(r"\d+(?:-\d+)+|\d+/\d+(?:/\d+)+", text):
+        return None  # a number, a date, a range, a telephone's number: nothing to do
     value = fraction(parse(text))
     if re.fullmatch(r"\d+/\d+", text) and (value.denominator != 1 or value == 1):
         return None  # 24/7 and 20/20 are not always sums

@@ -52,7 +52,7 @@ _LOADED = frozenset(
     nearly approximately roughly around more less fewer other another extra discount off tax tip who which
     then but than if or gets returns loses first last second third remaining left additional old new hundred
     thousand million at for and with from to in costs cost pays is are on plus minus times divided quarter
-    least most
+    least most dozens gross hundreds thousands halves quarters score couple everyone everybody nobody someone somebody
     """,
     )
 )
@@ -60,7 +60,7 @@ ASK = r"(?:what is|what's|whats|calculate|compute|find|how much is|evaluate|work
 
 
 def number(text: str) -> Fraction:
-    return Fraction(re.sub(r"[,$]| ?dollars", "", text))
+    return Fraction(re.sub(r"[,$]| ?dollars?", "", text))
 
 
 def _numbers(text: str) -> list[Fraction]:
