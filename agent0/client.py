@@ -4,6 +4,7 @@ import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import requests
 from tqdm import tqdm
@@ -105,12 +106,13 @@ class CouncilClient:
     def _call(self, method: str, path: str, timeout: float | None = None, **arguments) -> requests.Response:
         """Send a request; where the server is full, come back when it says, within the time-out."""
         timeout = timeout or self.timeout
+        send = partial(self.session.request, method, self.url + path, timeout=timeout, **arguments)
         until = time.monotonic() + timeout
         try:
-            response = self.session.request(method, self.url + path, timeout=timeout, **arguments)
+            response = send()
             while response.status_code == FULL and time.monotonic() + (wait := _retry_after(response)) < until:
                 time.sleep(wait)
-                response = self.session.request(method, self.url + path, timeout=timeout, **arguments)
+                response = send()
         except requests.RequestException as error:
             reason = type(error).__name__
             raise ServerError(f"{self.url}{path}: no answer ({reason}); start the server with `make serve`") from None

@@ -99,7 +99,6 @@ def _journalled(found: Forgotten) -> Iterator[bool]:
     for name, values in left.items():
         getattr(found, name).update(values)
     write_json(path, {name: sorted(getattr(found, name)) for name in ("answers", "examples", "texts")})
-    path.chmod(0o600)
     yield bool(left)
     path.unlink()
 
@@ -182,12 +181,8 @@ def left_behind(found: Forgotten) -> list[str]:
     """The files of the pool, the logs and the releases that still hold a forgotten text."""
     settings = get_settings()
     places = [(settings.training_data, "*"), (settings.logs, "*"), (settings.loras / "adapters", "*/*.json")]
-    files = [
-        path
-        for folder, pattern in places
-        for path in sorted(folder.glob(pattern))
-        if path.is_file() and path.name != JOURNAL
-    ]
+    found_files = (path for folder, pattern in places for path in sorted(folder.glob(pattern)))
+    files = [path for path in found_files if path.is_file() and path.name != JOURNAL]
     own = {normalise(text) for text in found.texts}
     log.info("searched %d files for %d texts", len(files), len(own))
     return [str(path.relative_to(settings.council_home)) for path in files if shows(path, found)]

@@ -81,7 +81,6 @@ class ServerMetrics:
         self._latency = Histogram(
             REQUEST_LATENCY, "Time from request to whole answer", buckets=LATENCY_BUCKETS, **labels
         )
-
         names = {"labelnames": ("adapter", "better"), "registry": self.registry}
         self._compared = Counter(COMPARISONS, "Requests whose answer and its copy are both known", **names)
 

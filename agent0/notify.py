@@ -13,7 +13,6 @@ from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import requests
 from prometheus_client import CollectorRegistry, push_to_gateway, write_to_textfile
@@ -120,11 +119,10 @@ def ping(state: Literal["start", "success", "fail"]) -> bool:
     The addresses are healthchecks.io's: URL/start, URL, URL/fail. Without a switch nothing is sent; a failed ping is
     a warning.
     """
-    parts = urlsplit(as_given("HEALTHCHECK_URL"))
-    if not parts.path and not parts.netloc:
+    path, mark, query = as_given("HEALTHCHECK_URL").partition("?")
+    if not path:
         return False
-    path = parts.path.rstrip("/") + ("" if state == "success" else f"/{state}")
-    url = parts._replace(path=path).geturl()
+    url = path.rstrip("/") + ("" if state == "success" else f"/{state}") + mark + query
     return _told("HEALTHCHECK_URL", url, lambda _: _post(url, json={"state": state}), state)
 
 

@@ -89,19 +89,16 @@ def starting_point(recipe: Recipe) -> Release:
     if current and (removed := veto.removed(current)):
         log.info("starting from base: %s learned %d examples that were vetoed or forgotten", current.name, removed)
         current = None
-    if current and not current.is_base and _layout(current) != _wanted_layout(recipe):
+    if current and not current.is_base and not _fits(current, recipe):
         log.info("starting from base: %s has another rank, alpha or place than the recipe", current.name)
         current = None
     return current or adapters.ensure_base()
 
 
-def _layout(release: Release) -> tuple[int, int, set[str]]:
+def _fits(release: Release, recipe: Recipe) -> bool:
     config = read_json(release.path / CONFIG)
-    return config["r"], config["lora_alpha"], set(config["target_modules"])
-
-
-def _wanted_layout(recipe: Recipe) -> tuple[int, int, set[str]]:
-    return recipe.lora_rank, recipe.lora_alpha, set(recipe.target_modules)
+    has = config["r"], config["lora_alpha"], set(config["target_modules"])
+    return has == (recipe.lora_rank, recipe.lora_alpha, set(recipe.target_modules))
 
 
 def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: Path) -> dict:

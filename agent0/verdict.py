@@ -111,8 +111,9 @@ class Judge:
         self.stable_live = stable
         if compared:
             before, self.compared = self.compared or Compared(), compared
-            for n in range(compared.worse - before.worse + compared.better - before.better):
-                self._live_worse.bet(n >= compared.worse - before.worse, 0.5)
+            worse, better = compared.worse - before.worse, compared.better - before.better
+            for right in [False] * worse + [True] * better:
+                self._live_worse.bet(right, 0.5)
         if live is None:
             return
         seen, self.live = self.live or Live(0, 0, None), live

@@ -62,7 +62,7 @@ class Job:
     cancelled: bool = False
     sequence: Sequence | None = None
     started: float = 0.0
-    told: float = 0.0
+    told: float = 0.0  # when its last piece went out
     tokens: list[int] = field(default_factory=list)
     log_probability: float = 0.0
     generator: object = None

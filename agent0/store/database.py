@@ -76,9 +76,7 @@ class Database:
         connection.row_factory = sqlite3.Row
         connection.execute("PRAGMA synchronous = NORMAL")
         connection.execute("PRAGMA wal_autocheckpoint = 0")
-        connection.execute(
-            "PRAGMA secure_delete = ON"
-        )  # so that what is forgotten, or moved on a page, leaves no bytes
+        connection.execute("PRAGMA secure_delete = ON")  # what is forgotten, or moves on a page, leaves no bytes
         return connection
 
     def _create(self) -> None:

@@ -115,9 +115,8 @@ def _missed(days: int) -> Callable:
         place.remember(day, 100 * days)
         place.days.append(day)
         place.use()
-        ledger.append(
-            "harvest", date=(day - timedelta(1)).isoformat(), complete=True
-        )  # from the day after, days are due
+        done = (day - timedelta(1)).isoformat()  # from the day after, days are due
+        ledger.append("harvest", date=done, complete=True)
 
     return strike
 

@@ -53,7 +53,7 @@ def _clauses(sentence: str) -> list[str]:
 
 def _statement(clause: str) -> Claim | None:
     named = re.fullmatch(r"([A-Z][a-z]+) is (not )?(?:an? )?([a-z -]+)", clause)
-    if named and named[1].lower() in UNNAMED:
+    if named and named[1].lower() in UNNAMED:  # a class of that name would be no better
         return None
     if named and plain(named[3]):
         return Claim("not one" if named[2] else "one", named[1].lower(), term(named[3]))

@@ -52,7 +52,7 @@ _LOADED = frozenset(
     nearly approximately roughly around more less fewer other another extra discount off tax tip who which
     then but than if or gets returns loses first last second third remaining left additional old new hundred
     thousand million at for and with from to in costs cost pays is are on plus minus times divided quarter
-    least most dozens gross hundreds thousands halves quarters score couple everyone everybody nobody someone somebody
+    least most dozens gross hundreds thousands halves quarters couple everyone everybody nobody someone somebody
     """,
     )
 )
