@@ -62,11 +62,16 @@ def pack(weights: Tensors, change: Callable[[dict], object] = lambda header: Non
     return struct.pack("<Q", len(text)) + text + data
 
 
+def unpack(folder: Path) -> Tensors:
+    """An adapter's tensors, by name: `deserialize` gives them in another order in each process."""
+    return dict(sorted(deserialize((folder / WEIGHTS).read_bytes())))
+
+
 def edit_weights(change: Callable[[Tensors], object]) -> Damage:
     """Damage that edits the tensors."""
 
     def damage(folder: Path) -> None:
-        weights = dict(deserialize((folder / WEIGHTS).read_bytes()))
+        weights = unpack(folder)
         change(weights)
         (folder / WEIGHTS).write_bytes(pack(weights))
 
@@ -75,9 +80,7 @@ def edit_weights(change: Callable[[Tensors], object]) -> Damage:
 
 def edit_header(change: Callable[[dict], object]) -> Damage:
     """Damage that edits the header of the weights, and leaves the data."""
-    return lambda folder: (folder / WEIGHTS).write_bytes(
-        pack(dict(deserialize((folder / WEIGHTS).read_bytes())), change)
-    )
+    return lambda folder: (folder / WEIGHTS).write_bytes(pack(unpack(folder), change))
 
 
 def edit_bytes(name: str, change: Callable[[bytes], bytes]) -> Damage:
