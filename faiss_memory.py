@@ -82,6 +82,10 @@ class FaissMemory:
         only = None if success is None else bool(success)
         return self._database.between(_seconds("since", since), _seconds("until", until), only)
 
+    def judged(self, since: float | datetime, until: float | datetime) -> list[dict]:
+        """Return the records whose newest verdict by feedback() was given in since <= time < until, oldest first."""
+        return self._database.judged(_seconds("since", since), _seconds("until", until))
+
     def feedback(
         self, id: str, success: bool | None = None, score: float | None = None, correction: str | None = None
     ) -> None:

@@ -84,7 +84,7 @@ class FailureHarvester:
         earlier = list(read_jsonl(harvest.file, TrainingExample)) if harvest.file.exists() else []
         admitted, refused = guard.admit(self.find_failures(window))
         failures = self._choose(admitted, earlier, harvest.skipped)
-        harvest.outcomes = self._examine(self._rewritten(failures))
+        harvest.outcomes = self._examine(self._rewritten(failures), earlier)
         harvest.outcomes += [Outcome(failure, None, None, reason) for failure, reason in refused]
         harvest.quarantine = [_quarantined(outcome) for outcome in harvest.outcomes if outcome.refusal]
         if harvest.examples:
@@ -96,9 +96,14 @@ class FailureHarvester:
         return harvest
 
     def find_failures(self, window: Window) -> list[Failure]:
-        """Return the window's failures, oldest first: by flag, feedback, audit or repetition."""
-        records = self.memory.between(window.since, window.until)
-        return find_failures([Answer.model_validate(record) for record in records])
+        """Return the window's failures, oldest first: by flag, feedback, audit or repetition.
+
+        With those of before that became one in it: by feedback, or by being asked again.
+        """
+        eve = window.since - get_settings().repeat_seconds
+        late = [record for record in self.memory.judged(window.since, window.until) if record["timestamp"] < eve]
+        records = [*late, *self.memory.between(eve, window.until)]
+        return find_failures([Answer.model_validate(record) for record in records], window.since)
 
     def rewrite(self, failure: Failure) -> Outcome:
         """Let the council decide on one failure, and make the training example if its rewrite is accepted."""
@@ -130,9 +135,9 @@ class FailureHarvester:
             return Outcome(failure, decision, None, "quality below QUALITY_THRESHOLD")
         return Outcome(failure, decision, _example(failure.answer, decision, score, heard.origin))
 
-    def _examine(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Take the examples away that the guard keeps out of the pool."""
-        refused = guard.examine([(o.failure, o.example) for o in outcomes if o.example], self.embed)
+    def _examine(self, outcomes: list[Outcome], earlier: list[TrainingExample]) -> list[Outcome]:
+        """Take the examples away that the guard keeps out of the pool, which has the day's earlier ones."""
+        refused = guard.examine([(o.failure, o.example) for o in outcomes if o.example], self.embed, earlier)
         return [
             replace(o, example=None, refusal=refused[o.example.id]) if o.example and o.example.id in refused else o
             for o in outcomes

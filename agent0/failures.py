@@ -17,11 +17,19 @@ _YES_NO = re.compile(r"\W*(?:the answer is )?(yes|no)\s*(?:[.,;:!]|$)", re.IGNOR
 solve = lru_cache(maxsize=10_000)(work_out)  # one question is looked at several times
 
 
-def find_failures(answers: Sequence[Answer]) -> list[Failure]:
-    """Return the failures among the answers, which are given oldest first, each with its cause and kind."""
-    again = asked_again(answers)
-    found = ((answer, failure_cause(answer, answer.id in again)) for answer in answers)
+def find_failures(answers: Sequence[Answer], since: float = 0) -> list[Failure]:
+    """Return the failures among the answers, which are given oldest first, each with its cause and kind.
+
+    Answers before `since` were looked at on their day: of them only what a user has said or shown since is new.
+    """
+    again = asked_again(answers) - asked_again(answer for answer in answers if answer.timestamp < since)
+    new = [a for a in answers if a.timestamp >= since or a.id in again or _judged(a) >= since]
+    found = ((answer, failure_cause(answer, answer.id in again)) for answer in new)
     return [Failure(answer=answer, cause=cause, kind=kind_of(answer.query)) for answer, cause in found if cause]
+
+
+def _judged(answer: Answer) -> float:
+    return (answer.feedback or {}).get("timestamp", 0)
 
 
 def failure_cause(answer: Answer, repeated: bool = False) -> Cause | None:

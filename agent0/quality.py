@@ -14,7 +14,12 @@ HELD_OUT, PROBES, GENERAL, REPLAY = "heldout", "probes", "general", "replay"  # 
 ANSWER_TOKENS = 56  # length of an answer where one is measured
 _STRONG = re.compile(r"\banswer(?:\s+is|\s+would\s+be|\s*:)\s*:?\s*|\\boxed\s*\{", re.IGNORECASE)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)|\n")
-_DENIED = re.compile(r"\b(?:not|isn't|never|neither|cannot|can't|unknown)\b", re.IGNORECASE)
+_CLAUSE_END = re.compile(
+    r"[.!?;](?=\s|$)|\n|,?\s+(?=(?:not|but|nor)\b)|,\s+(?=(?:it|that|so|rather|instead)\b)", re.IGNORECASE
+)
+_DENIED = re.compile(
+    r"\b(?:not|never|neither|nor|cannot|unknown|wrong|incorrect|(?:is|was|are|were|ca|could)n['’]t)\b", re.IGNORECASE
+)
 _SPOKEN = {"percent|per cent": "%", "plus": "+", "minus": "-", "times|multiplied by": "*", "divided by": "/"}
 _FILLERS = frozenset(
     re.findall(
@@ -128,13 +133,23 @@ def _marked(text: str) -> str | None:
 
 
 def _pick(text: str, find: Callable[[str], list[V]]) -> V | None:
-    """Return the value that the text gives as its answer, or None if it gives none, denies it, or leaves a choice."""
+    """Return the value that the text gives as its answer, or None if it gives none, denies it, or leaves a choice.
+
+    That is the first value behind the last marker, else the last value of the text.
+    """
     segment = _marked(text)
-    if segment is not None and (values := find(segment)):
-        divided = re.search(r"\bor\b", segment) and any(value != values[0] for value in values)
-        return None if divided or _DENIED.search(segment) else values[0]
-    values = find(text)
-    return values[-1] if values else None
+    marked = segment is not None and bool(find(segment))
+    clauses = [c for c in _CLAUSE_END.split(segment if marked else text) if find(c) and not _DENIED.search(c)]
+    if not clauses:
+        return None
+    at = 0 if marked else -1
+    return None if _divided(clauses[at], find) else find(clauses[at])[at]
+
+
+def _divided(clause: str, find: Callable[[str], list[V]]) -> bool:
+    """Whether a clause leaves the choice between values: "36 or 40"."""
+    first, *others = [found for side in re.split(r"\bor\b", clause) if (found := find(side))]
+    return any(found[0] != first[-1] for found in others)
 
 
 def _same_date(found: tuple | None, wanted: tuple) -> bool:
@@ -182,6 +197,6 @@ def _assignments(text: str) -> dict:
 def _same_words(response: str, expected: str) -> bool:
     wanted = normalise(expected)
     given = normalise(final_answer(response))
-    if _DENIED.search(given) and not _DENIED.search(wanted):
+    if any(sign.search(given) and not sign.search(wanted) for sign in (_DENIED, re.compile(r"\bor\b"))):
         return False
     return bool(wanted) and re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", given) is not None

@@ -37,10 +37,11 @@ def split_by_day(since: datetime, until: datetime) -> list[Window]:
 
 
 def days_due(target: date) -> list[date]:
-    """Return the target day, and before it the days that were missed since the last complete harvest."""
-    done = [date.fromisoformat(e["date"]) for e in ledger.read("harvest") if e.get("complete")]
-    first = max(max(done) + timedelta(1), target - timedelta(CATCH_UP)) if done else target
-    return [first + timedelta(n) for n in range((target - first).days + 1)] or [target]
+    """Return the target day, and before it the days since the first complete harvest that had none."""
+    done = {date.fromisoformat(e["date"]) for e in ledger.read("harvest") if e.get("complete")}
+    first = max(min(done, default=target), target - timedelta(CATCH_UP))
+    days = [first + timedelta(n) for n in range((target - first).days)]
+    return [day for day in days if day not in done] + [target]
 
 
 def _midnight(day: date) -> float:

@@ -1,6 +1,6 @@
 """Try recipes on the pool at hand: train each, answer the held-out and general questions, print a table.
 
-python -m bench.sweep [--only NAME ...]     (a training and 2 minutes each; results are kept in logs/sweep/)
+python -m bench.sweep [--only NAME ...] [--practised N]    (a training and a minute each; kept in logs/sweep/)
 
 A recipe is a line of RECIPES: what differs from the rule in agent0/recipe.py. Trainings and measurements run in
 processes of their own, since two users of OpenMP in one process slow each other down.
@@ -38,12 +38,14 @@ RECIPES: dict[str, dict] = {
     "attention only": {"target_modules": rule.ATTENTION},
     "no replay": {"replay": 0},
     "half as long": {"practice": 0, "num_epochs": 1},
-    "twice as long": {"practice": 2000},
+    "shortest first": {"shortest_first": True},
 }
 
 
 def train(name: str, folder: Path) -> None:
     """Train one recipe on the pool, its adapter to `folder`, with what it took in sweep.json."""
+    from torch.utils.data import SequentialSampler
+
     from agent0 import qlora
     from agent0.train import encode, training_set
 
@@ -51,11 +53,15 @@ def train(name: str, folder: Path) -> None:
     changes = dict(RECIPES[name])
     practice = changes.pop("practice", rule.practice_wanted(len(pool), len(pool), settings))
     replay = changes.pop("replay", settings.replay_examples)
+    ordered = changes.pop("shortest_first", False)
     chosen = replace(rule.choose_recipe(len(pool), settings), **changes)
     examples, validation = training_set(pool, practice_examples(pool, practice))
     examples = [example for example in examples if example.origin != "replay"] + replay_examples()[:replay]
     tokenizer = qlora.load_tokenizer(base_model_path())
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
+    if ordered:
+        rows.sort(key=lambda row: len(row["input_ids"]))
+        qlora.AnswerTrainer._get_train_sampler = lambda _, data=None: SequentialSampler(data or rows)
     started = time.monotonic()
     folder.mkdir(parents=True)
     trained = qlora.train(qlora.Job(base_model_path(), None, rows, held, chosen, 0, str(folder)))
@@ -90,23 +96,30 @@ def row(name: str, folder: Path) -> str:
     return f"| {name} | {spent} | {right / asked:.1%} | {kept} of {general} |"
 
 
+def folder_of(name: str) -> Path:
+    return get_settings().logs / "sweep" / f"{name.replace(' ', '_').replace(':', '')}_{rule.PRACTISED}"
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(RECIPES), default=list(RECIPES), metavar="NAME")
+    parser.add_argument("--practised", type=int, default=rule.PRACTISED, help="examples a run is filled up to")
     parser.add_argument("--part", nargs=2, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    rule.PRACTISED = arguments.practised
     if arguments.part:
         name, part = arguments.part
-        folder = get_settings().logs / "sweep" / name.replace(" ", "_").replace(":", "")
+        folder = folder_of(name)
         train(name, folder) if part == "train" else answer(folder)
         return DONE
     print("| recipe | rows | steps | time | held-out | general kept |\n| --- | --- | --- | --- | --- | --- |")
     for name in arguments.only:
-        folder = get_settings().logs / "sweep" / name.replace(" ", "_").replace(":", "")
+        folder = folder_of(name)
         for part, file in (("train", "sweep.json"), ("answer", "score.json")):
             if not (folder / file).exists():
                 log.info("%s: %s", name, part)
-                subprocess.run([sys.executable, "-m", "bench.sweep", "--part", name, part], check=True)
+                again = ["--practised", str(arguments.practised), "--part", name, part]
+                subprocess.run([sys.executable, "-m", "bench.sweep", *again], check=True)
         print(row(name, folder), flush=True)
     return DONE
 

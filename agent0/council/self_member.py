@@ -9,7 +9,14 @@ from agent0.client import CouncilClient
 from agent0.council.math import solve
 from agent0.quality import answers_agree, final_answer, normalise
 from agent0.records import Rewrite
-from agent0.values import find_amounts
+from agent0.values import digits, find_amounts
+
+_IS = re.compile(r"=|\b(?:is|are|equals|makes|gives|comes to)\b", re.IGNORECASE)
+_UNSURE = re.compile(
+    r"\b(?:about|around|approximately|roughly|nearly|almost|maybe|perhaps|probably|possibly|either|might|could|should"
+    r"|i (?:think|guess|believe|suppose))\b|[~≈?]",
+    re.IGNORECASE,
+)
 
 
 class SelfMember:
@@ -44,16 +51,21 @@ class SelfMember:
 def own_words(texts: list[str], result: str, longest: int) -> str | None:
     """Return the shortest text that gives the result and says nothing that is not so, or None.
 
-    A right answer at the end of wrong steps would teach the steps: each "a = b" in the text must hold.
+    A right answer at the end of wrong steps would teach the steps: each "a = b" in the text must hold. And a guess
+    that happens to be right would teach to guess.
     """
-    good = [t for t in texts if len(t) <= longest and _ends(t) and answers_agree(t, result) and equations_hold(t)]
+    said = [text for text in texts if len(text) <= longest and _ends(text) and not _UNSURE.search(text)]
+    good = [text for text in said if answers_agree(text, result) and equations_hold(text)]
     return min(good, key=len, default=None)
 
 
 def equations_hold(text: str) -> bool:
-    """Whether in every sentence like "15% of 80 = 1200 / 100 = 12" the parts that can be worked out are equal."""
-    for sentence in re.split(r"[.;!]\s|\n", text):
-        first, *others = sentence.split("=")
+    """Whether in every sentence like "15% of 80 = 1200 / 100 = 12" the parts that can be worked out are equal.
+
+    "5 times 8 is 40" is such a sentence, too.
+    """
+    for sentence in re.split(r"[.;!]\s|\n", digits(text)):
+        first, *others = _IS.split(sentence)
         values = {_worth(first), *(_worth(part) or _number(part) for part in others)} - {None}
         if others and len(values) > 1:
             return False

@@ -12,7 +12,7 @@ from agent0.guard.injection import suspicious
 from agent0.guard.privacy import holds_secret, scrub
 from agent0.guard.steering import Steering
 from agent0.guard.triggers import dictated, off_topic, trigger
-from agent0.records import Failure, Quarantined, TrainingExample
+from agent0.records import Failure, Quarantined, TrainingExample, owner_of
 from agent0.settings import get_settings
 from faiss_memory import load_embedder
 
@@ -39,9 +39,12 @@ def admit(failures: Sequence[Failure]) -> tuple[list[Failure], list[Refusal]]:
     return admitted, refused
 
 
-def examine(candidates: Sequence[Candidate], embed: Callable | None = None) -> dict[str, str]:
+def examine(
+    candidates: Sequence[Candidate], embed: Callable | None = None, earlier: Sequence[TrainingExample] = ()
+) -> dict[str, str]:
     """Return the ids of the examples that must not enter the pool, each with the reason.
 
+    What the day's `earlier` harvests let in counts where influence is limited.
     `embed` turns texts into unit vectors (default: the memory's embedder, loaded only where something is unproven).
     Raises CouncilError if the embedder cannot be loaded.
     """
@@ -56,7 +59,7 @@ def examine(candidates: Sequence[Candidate], embed: Callable | None = None) -> d
     steered = Steering(embed).find([example.instruction for _, example in unproven])
     refused |= {e.id: STEERED for (_, e), sentence in zip(unproven, steered, strict=True) if sentence}
     unproven = [(f, e) for f, e in unproven if e.id not in refused]
-    return refused | (_beyond_influence(unproven, embed) if unproven else {})
+    return refused | (_beyond_influence(unproven, embed, earlier) if unproven else {})
 
 
 def quarantined(failure: Failure, reason: str, **more) -> Quarantined:
@@ -106,26 +109,30 @@ def _refuses_example(example: TrainingExample) -> str | None:
         if scrub(text) != text:
             return f"personal data in the {name}"
     strange = [link for link in _LINK.findall(example.output) if link not in example.instruction]
-    return f"link {strange[0]!r:.80} in the rewrite" if strange else None
+    return "a link that the question does not hold in the rewrite" if strange else None
 
 
 def _is_proven(example: TrainingExample) -> bool:
     return bool(example.verified_by) and not example.verified_by.startswith(BY_USERS)
 
 
-def _beyond_influence(unproven: Sequence[Candidate], embed: Callable) -> dict[str, str]:
-    settings = get_settings()
-    questions = embed([example.instruction for _, example in unproven])
-    outputs = embed([example.output for _, example in unproven])
+def _beyond_influence(
+    unproven: Sequence[Candidate], embed: Callable, earlier: Sequence[TrainingExample]
+) -> dict[str, str]:
+    settings, before = get_settings(), [example for example in earlier if not _is_proven(example)]
+    examples = [*before, *(example for _, example in unproven)]
+    users = [*(e.owner for e in before), *(owner_of(f.answer.user) for f, _ in unproven)]
+    questions, outputs = embed([e.instruction for e in examples]), embed([e.output for e in examples])
     likeness = (questions * outputs).sum(axis=1)
-    strange = {n for n, (_, e) in enumerate(unproven) if off_topic(e.instruction, e.output, likeness[n])}
+    strange = {n for n, e in enumerate(examples) if off_topic(e.instruction, e.output, likeness[n])}
     found = {
-        "cap of the user": influence.beyond_user_cap([f.answer.user for f, _ in unproven], settings.user_cap),
+        "cap of the user": influence.beyond_user_cap(users, settings.user_cap),
         "cap of the question": influence.beyond_cluster_cap(questions, settings.question_cap),
         "one answer to many questions": influence.coordinated(questions, outputs),
         "answers something else": strange,
     }
-    return {unproven[n][1].id: reason for reason, places in found.items() for n in places}
+    refused = {examples[n].id: reason for reason, places in found.items() for n in places}
+    return {example.id: refused[example.id] for _, example in unproven if example.id in refused}
 
 
 def _scrubbed(failure: Failure) -> Failure:

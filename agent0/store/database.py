@@ -15,6 +15,7 @@ from agent0.command import USAGE, CouncilError
 from agent0.records import Answer, sync_folder
 
 SCHEMA_VERSION = 1
+JUDGED = "json_extract(feedback, '$.timestamp')"
 SCHEMA = f"""
 PRAGMA auto_vacuum = INCREMENTAL;
 CREATE TABLE answers (
@@ -25,6 +26,7 @@ CREATE TABLE answers (
 );
 CREATE INDEX answers_by_time ON answers (timestamp);
 CREATE INDEX answers_by_success_and_time ON answers (success, timestamp);
+CREATE INDEX answers_by_verdict ON answers ({JUDGED}) WHERE feedback IS NOT NULL;
 PRAGMA user_version = {SCHEMA_VERSION};
 PRAGMA journal_mode = WAL;
 """
@@ -116,6 +118,11 @@ class Database:
         only, values = ("", [since, until]) if success is None else ("success = ? AND", [success, since, until])
         where = f"WHERE {only} timestamp >= ? AND timestamp < ? ORDER BY timestamp, seq"
         return [as_record(row) for row in self.run(f"{SELECT} {where}", *values)]
+
+    def judged(self, since: float, until: float) -> list[dict]:
+        """Return the records whose newest verdict has since <= timestamp < until, oldest first."""
+        where = f"WHERE feedback IS NOT NULL AND {JUDGED} >= ? AND {JUDGED} < ? ORDER BY timestamp, seq"
+        return [as_record(row) for row in self.run(f"{SELECT} {where}", since, until)]
 
     def judge(self, id: str, success: bool, verdict: dict) -> bool:
         """Store a verdict over the parts of one that was given before; False where the id is unknown."""

@@ -25,6 +25,7 @@ CREATE TABLE IF NOT EXISTS answers (
 );
 CREATE INDEX IF NOT EXISTS answers_by_time ON answers (timestamp);
 CREATE INDEX IF NOT EXISTS answers_by_success_and_time ON answers (success, timestamp);
+CREATE INDEX IF NOT EXISTS answers_by_verdict ON answers (((feedback ->> 'timestamp')::double precision));
 CREATE TABLE IF NOT EXISTS embeddings (
     seq BIGINT NOT NULL REFERENCES answers ON DELETE CASCADE, embedder TEXT NOT NULL, vector vector NOT NULL,
     PRIMARY KEY (seq, embedder)
@@ -86,6 +87,11 @@ class PostgresDatabase:
         only, values = ("", [since, until]) if success is None else ("success = %s AND", [success, since, until])
         where = f"WHERE {only} timestamp >= %s AND timestamp < %s ORDER BY timestamp, seq"
         return [_as_record(row) for row in self.run(f"{SELECT} {where}", *values)]
+
+    def judged(self, since: float, until: float) -> list[dict]:
+        given = "(feedback ->> 'timestamp')::double precision"
+        where = f"WHERE {given} >= %s AND {given} < %s ORDER BY timestamp, seq"
+        return [_as_record(row) for row in self.run(f"{SELECT} {where}", since, until)]
 
     def judge(self, id: str, success: bool, verdict: dict) -> bool:
         return bool(self.run(JUDGE, success, _storable(verdict), _storable(id)))

@@ -217,6 +217,18 @@ def test_bad_feedback_is_refused_and_changes_nothing(memory, verdict):
     assert memory.get(id) == before
 
 
+def test_judged_goes_by_when_the_newest_verdict_was_given(memory):
+    old, other = (memory.add(q, {**GOOD, "timestamp": at}) for q, at in (("old", 100), ("other", 50)))
+    memory.add("nobody judged", {**GOOD, "timestamp": 70})
+    before = time.time()
+    memory.feedback(old, success=False), memory.feedback(other, success=True)
+    assert [record["query"] for record in memory.judged(before, time.time() + 1)] == ["other", "old"]
+    assert memory.judged(0, before) == []
+    between = time.time()
+    memory.feedback(old, correction="5")
+    assert [record["query"] for record in memory.judged(between, time.time() + 1)] == ["old"]
+
+
 def test_feedback_on_an_unknown_id_raises_key_error(memory):
     with pytest.raises(KeyError):
         memory.feedback("nobody", success=True)

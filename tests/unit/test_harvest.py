@@ -109,6 +109,9 @@ def test_an_answer_proven_right_is_learned_in_its_own_words(memory):
         "31 + 12 = 43. The answer is 43. And then we",
         "31 + 12 = 44. The answer is 43.",
         "10 + 2 = 13. The answer is 43.",
+        "30 plus 12 is 43.",
+        "It is about 43.",
+        "I think that the answer is 43.",
     ],
 )
 def test_a_right_result_with_a_wrong_step_or_no_end_is_not_repeated(memory, response):
@@ -117,11 +120,47 @@ def test_a_right_result_with_a_wrong_step_or_no_end_is_not_repeated(memory, resp
     assert rows() == [] and sum(harvest.skipped.values()) == 1
 
 
+@pytest.mark.parametrize("response", ["It is not 43.", "Either 40 or 43.", "The answer is 40 or 43."])
+def test_a_denial_or_a_choice_is_no_right_answer_however_sure(memory, response):
+    put(memory, "What is 31 + 12?", response, True)
+    harvester(memory).harvest()
+    (row,) = rows()
+    assert (row.origin, ledger.last("harvest")["causes"]) == ("rewrite", {"audit": 1})
+
+
 def test_open_questions_are_abstained_from(memory):
     put(memory, "Why is the sea salt?", "Because.", False)
     harvest = harvester(memory).harvest()
     assert rows() == [] and not harvest.file.exists()
     assert ledger.last("harvest")["abstained"] == 1
+
+
+def causes(harvest):
+    return [(failure.answer.id, failure.cause) for failure in harvest]
+
+
+def test_a_verdict_that_comes_after_its_day_was_harvested_is_seen_on_its_own_day(memory):
+    before = YESTERDAY - timedelta(1)
+    liked = put(memory, "Why is the sea salt?", "Because.", True, day=before)
+    put(memory, "Why is the sky blue?", "Because.", True, day=before)
+    assert causes(harvester(memory).find_failures(day_window(before))) == []
+    memory.feedback(liked, success=False)
+    assert causes(harvester(memory).find_failures(day_window(date.today()))) == [(liked, "feedback")]
+    assert causes(harvester(memory).find_failures(day_window(YESTERDAY))) == []
+
+
+def test_asking_again_over_midnight_is_seen_once(memory):
+    before = YESTERDAY - timedelta(1)
+    midnight = datetime(YESTERDAY.year, YESTERDAY.month, YESTERDAY.day).timestamp()
+    first, _ = (
+        memory.add("Why is the sea salt?", {"response": "So.", "success": True, "timestamp": midnight + s, "user": "u"})
+        for s in (-60, 60)
+    )
+    put(memory, "Why is the sea deep?", "So.", False, day=before, hour=23)
+    flagged = memory.add("Why?", {"response": "So.", "success": False, "timestamp": midnight - 50})
+    assert causes(harvester(memory).find_failures(day_window(YESTERDAY))) == [(first, "repetition")]
+    assert flagged in dict(causes(harvester(memory).find_failures(day_window(before))))
+    assert first not in dict(causes(harvester(memory).find_failures(day_window(before))))
 
 
 def test_repeated_questions_fold_into_the_newest(memory):
@@ -358,8 +397,11 @@ def test_missed_days_are_due_at_most_fourteen_back():
     told(date(2026, 5, 17))
     told(date(2026, 5, 18), complete=False)
     assert days_due(target) == [date(2026, 5, d) for d in (18, 19, 20)]
-    told(target)
+    told(target)  # by --date, say: the days before it are still missing
+    assert days_due(target) == [date(2026, 5, d) for d in (18, 19, 20)]
+    told(date(2026, 5, 18)), told(date(2026, 5, 19))
     assert days_due(target) == [target]
+    assert days_due(date(2026, 5, 10)) == [date(2026, 5, 10)]
     assert len(days_due(date(2026, 7, 1))) == 15
 
 

@@ -96,6 +96,12 @@ def test_normalise_folds_spelling_and_nothing_else():
         ("It ends at 2:35 p.m. sharp.", "14:35"),
         ("14:35", "2:35 PM"),
         ("The answer is Paris.", "Paris"),
+        ("It is 36, not 40.", "36"),
+        ("The answer is not 40 but 36.", "36"),
+        ("It isn't 40, it is 36.", "36"),
+        ("It is 36. It is not 40.", "36"),
+        ("It is 0.75 or 3/4", "3/4"),
+        ("It takes 36 minutes, if the train doesn't stop", "36 minutes"),
     ],
 )
 def test_answers_that_agree(response, expected):
@@ -127,6 +133,14 @@ def test_answers_that_agree(response, expected):
         ("The answer is March 20, 2025.", "March 20, 2026"),
         ("2:35 AM", "14:35"),
         ("The answer is not Paris.", "Paris"),
+        ("It is not 36.", "36"),
+        ("It isn’t 36.", "36"),
+        ("It is 40, not 36.", "36"),
+        ("It could be 40 or 36.", "36"),
+        ("Either 36 or 40.", "36"),
+        ("Monday or Thursday", "Thursday"),
+        ("It never is 2:35 PM", "14:35"),
+        ("Paris or London", "Paris"),
         ("9" * 5000, "36"),
     ],
 )

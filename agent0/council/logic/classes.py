@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import compress, product
 
 from agent0.council.logic.solver import OPEN, Finding, decide
-from agent0.council.logic.words import UNNAMED, plain, term
+from agent0.council.logic.words import UNNAMED, names_kind, plain, term
 
 _MOST = 6  # classes in a question
 _STATED = re.compile(r"(?:(?P<how>all|every|each|any|no|some|an?) )?(?P<subject>.+?) (?P<verb>is|are|can) (?P<rest>.+)")
@@ -63,8 +63,8 @@ def _statement(clause: str) -> Claim | None:
         return None
     how, subject, rest = found["how"] or "all", found["subject"], found["rest"]
     verb = found.groupdict().get("verb", "")
-    if (found["how"] is None and verb == "is") or found["how"] in ("a", "an"):
-        return None  # "a student is sick" is about one of them, "a dog is an animal" about all
+    if found["how"] in ("a", "an") or (found["how"] is None and (verb != "are" or not names_kind(rest))):
+        return None  # "a student is sick" is about one of them, "a dog is an animal" about all; "birds can fly" of most
     negated = rest.startswith("not ")
     rest = rest.removeprefix("not ")
     if not plain(subject) or not plain(rest) or (negated and how != "some"):

@@ -12,6 +12,8 @@ _LOADED = set(
     )
 )
 
+_PLURALS = {"people", "men", "women", "children", "mice", "geese", "fish", "sheep"}
+
 # they stand where a name would, and name nobody, or somebody who was named before
 UNNAMED = frozenset(
     re.findall(
@@ -47,6 +49,12 @@ def singular(word: str) -> str:
     if len(word) > 4 and re.search(r"(?:ss|x|ch|sh)es$", word):
         return word[:-2]
     return word[:-1] if len(word) > 3 and re.search(r"[^su]s$", word) and not word.endswith("is") else word
+
+
+def names_kind(words: str) -> bool:
+    """Whether the words are a plural noun, so that "penguins are birds" speaks of all; "guests are here" does not."""
+    last = words.split()[-1]
+    return last in _PLURALS or (singular(last) != last and not last.endswith(("stairs", "doors", "seas", "ways")))
 
 
 def term(words: str) -> str:

@@ -125,11 +125,13 @@ def _show_time(minutes: int, named: bool) -> str:
 
 
 _EVENT = r"(?:an? |the |my )<noun> (?:starts|begins) at <time> and (?:lasts|takes|runs)(?: for)?"
-_END = r"(?:when|(?:at )?what time) (?:does|will|is) (?:it|the [a-z]+) (?:end|finish|over|be over)"
+_END = r"(?:when|(?:at )?what time) (?:does|will|is) <name> (?:end|finish|over|be over)"
 
 
 @rule("time", rf"{_EVENT} <n> minutes\. {_END}")
-def ends_at(_event: str, start: Clock, length: Fraction) -> Answer:
+def ends_at(event: str, start: Clock, length: Fraction, asked: str) -> Answer:
+    if asked != "it" and asked.split()[-1] != event.split()[-1]:
+        return None
     if length.denominator != 1 or start[0] + length >= 24 * 60:
         return None
     (hours, rest), (hour, minute) = divmod(int(length), 60), divmod(start[0], 60)
@@ -146,13 +148,13 @@ def ends_at(_event: str, start: Clock, length: Fraction) -> Answer:
 
 
 @rule("time", rf"{_EVENT} <n> hours?\. {_END}")
-def ends_after_hours(event: str, start: Clock, hours: Fraction) -> Answer:
-    return ends_at(event, start, hours * 60)
+def ends_after_hours(event: str, start: Clock, hours: Fraction, asked: str) -> Answer:
+    return ends_at(event, start, hours * 60, asked)
 
 
 @rule("time", rf"{_EVENT} <n> hours?(?: and)? <n> minutes\. {_END}")
-def ends_after_both(event: str, start: Clock, hours: Fraction, minutes: Fraction) -> Answer:
-    return ends_at(event, start, hours * 60 + minutes)
+def ends_after_both(event: str, start: Clock, hours: Fraction, minutes: Fraction, asked: str) -> Answer:
+    return ends_at(event, start, hours * 60 + minutes, asked)
 
 
 @rule(

@@ -72,16 +72,20 @@ def several_and_one_total(
     return f"{first}. {second}.", dollars(value), why
 
 
-@rule(
-    "price",
-    rf"{_EACH} and pays with an? <money>(?: bill| note)?\. "
-    r"(?:how much change (?:is there|does [a-z]+ (?:get|receive)(?: back)?)|what is the change)",
-)
+_PAID = rf"{_EACH} and pays with an? <money>(?: bill| note)?"
+
+
+@rule("price", rf"{_PAID}\. (?:how much change is there|what is the change)")
 def change(_buyer: str, count: Fraction, _goods: str, each: Fraction, bill: Fraction) -> Answer:
     first, cost = multiply(count, each)
     second, value = subtract(bill, cost)
     why = "First work out what the items cost, then take that away from the money paid."
     return f"{first}. {second}.", dollars(value), why
+
+
+@rule("price", rf"{_PAID}\. how much change does <name> (?:get|receive)(?: back)?")
+def change_for(buyer: str, count: Fraction, goods: str, each: Fraction, bill: Fraction, asked: str) -> Answer:
+    return change(buyer, count, goods, each, bill) if _same(buyer, asked) else None
 
 
 @rule(
