@@ -24,19 +24,13 @@ def is_first() -> bool:
     return int(os.environ.get("RANK", 0)) == 0
 
 
-def choose_processes(rows: int) -> int:
-    """How many processes share the rows of a step: the most that divide them, one a core."""
+def choose_processes(passes: int) -> int:
+    """How many processes share the forward passes of a step: the most that divide them, one a core."""
     import torch
 
     if launched() or torch.cuda.is_available():
         return 1
-    return max(n for n in range(1, len(os.sched_getaffinity(0)) + 1) if math.gcd(n, rows) == n)
-
-
-def share(rows: int, passes: int, count: int) -> tuple[int, int]:
-    """Return one of `count` processes' share of a step of `passes` forward passes of `rows`: its rows, its passes."""
-    own = max(1, passes // count)
-    return max(1, rows * passes // (own * count)), own
+    return max(n for n in range(1, len(os.sched_getaffinity(0)) + 1) if math.gcd(n, passes) == n)
 
 
 @contextlib.contextmanager

@@ -40,7 +40,7 @@ def load_probes(seed: str) -> list[Question]:
 
 
 def load_replays(candidate: Release) -> list[Question]:
-    """Users' questions of the last day whose answer is proven or was corrected, but none that the candidate trained on.
+    """Users' questions of the last day whose answer can be proven, but none that the candidate trained on.
 
     None where less than ROLLBACK_THRESHOLD_SUCCESS of them were answered right: failures are trained on, so that what
     is left over would be what stable just happened to get right.
@@ -86,12 +86,9 @@ def _replay(record: dict, answer: str | None) -> Question:
 
 def _known_answer(record: dict) -> str | None:
     from agent0.failures import solve
-    from agent0.quality import final_answer
 
-    if solution := solve(record["query"]):
-        return solution.result
-    correction = (record["feedback"] or {}).get("correction")
-    return final_answer(correction) if correction else None
+    solution = solve(record["query"])  # what a user said is nobody's proof
+    return solution.result if solution else None
 
 
 def _trained_on(candidate: Release) -> set[str]:

@@ -28,7 +28,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from agent0.budget import Budget
 from agent0.command import log
-from agent0.data_parallel import choose_processes, is_first, share, together
+from agent0.data_parallel import choose_processes, is_first, together
 from agent0.fused import cross_entropy, fuse_adapters
 from agent0.packing import common_prefix, packer
 from agent0.recipe import Recipe
@@ -195,9 +195,9 @@ class Trained(NamedTuple):
 def train(job: Job) -> Trained:
     """Do a job.
 
-    On a CPU the rows of a step are shared by several processes.
+    On a CPU the passes of a step are shared by several processes.
     """
-    processes = choose_processes(job.recipe.batch_size * job.recipe.gradient_accumulation)
+    processes = choose_processes(job.recipe.gradient_accumulation)
     path = Path(job.folder) / "job.json"
     if is_first():
         path.write_text(json.dumps(asdict(job)), encoding="utf-8")
@@ -234,11 +234,11 @@ def fit(model, tokenizer, job: Job) -> tuple[dict[str, torch.Tensor] | None, lis
 
 def _arguments(job: Job) -> TrainingArguments:
     dtype, recipe, gpu = compute_dtype(), job.recipe, torch.cuda.is_available()
-    rows, passes = share(recipe.batch_size, recipe.gradient_accumulation, int(os.environ.get("WORLD_SIZE", 1)))
+    passes = max(1, recipe.gradient_accumulation // int(os.environ.get("WORLD_SIZE", 1)))
     return TrainingArguments(
         output_dir=job.folder,
-        per_device_train_batch_size=rows,
-        per_device_eval_batch_size=rows,
+        per_device_train_batch_size=recipe.batch_size,
+        per_device_eval_batch_size=recipe.batch_size,
         gradient_accumulation_steps=passes,
         learning_rate=recipe.learning_rate,
         num_train_epochs=recipe.num_epochs,

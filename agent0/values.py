@@ -205,7 +205,7 @@ def find_dates(text: str) -> list[tuple[int | None, int, int]]:
 
 def month_number(name: str) -> int:
     """Return 1 to 12 for a month's name or its first three letters."""
-    return next(n for n, month in enumerate(MONTHS, 1) if month[:3].lower() == name[:3].lower())
+    return next(n for n, month in enumerate(MONTHS, 1) if month[:3].lower() == name[:3].casefold())
 
 
 def find_weekdays(text: str) -> list[str]:

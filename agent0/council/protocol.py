@@ -129,7 +129,9 @@ def _round(
     question: str, failed_response: str, members: Sequence[Member], attendance: Attendance, *, costly: bool
 ) -> tuple[list[Rewrite], Decision | None]:
     """Return what the free or the costly members propose, and the decision where one of them proves it."""
-    asked = [m for m in members if _costly(m) == costly and (not costly or _worth_asking(m, question, members))]
+    asked = [
+        m for m in members if _costly(m) == costly and (not costly or _worth_asking(m, question, members, attendance))
+    ]
     found = _proposals(asked, question, failed_response, attendance)
     proposals = _verified(question, found, members, attendance)
     proven = [rewrite for rewrite in proposals if rewrite.proof]
@@ -138,9 +140,10 @@ def _round(
     return proposals, _with_own_words(question, _by_proof(proven), failed_response, members, attendance)
 
 
-def _worth_asking(member: Member, question: str, members: Sequence[Member]) -> bool:
-    proves = getattr(member, "proves", None)
-    return len(_jurors(members, member.name)) >= _quorum() or (proves is not None and proves(question))
+def _worth_asking(member: Member, question: str, members: Sequence[Member], attendance: Attendance) -> bool:
+    if len(_jurors(members, member.name)) >= _quorum():
+        return True
+    return hasattr(member, "proves") and bool(attendance.ask(member, member.proves, question))
 
 
 def _verified(question: str, found: list[Rewrite], members: Sequence[Member], attendance: Attendance) -> list[Rewrite]:
@@ -242,8 +245,8 @@ def _by_vote(
     winner, reason = _elected(choices, weights)
     if winner is None:
         return Decision(None, reason)
-    if not _judged_good(question, candidates[winner], members, attendance):
-        return Decision(None, "judged poor")
+    if doubt := _doubted(question, candidates[winner], members, attendance):
+        return Decision(None, doubt)
     votes = {name: weights[name] * (choice == winner) for name, choice in choices.items()}
     return Decision(candidates[winner], "votes", votes)
 
@@ -262,16 +265,16 @@ def _elected(choices: dict[str, int | None], weights: dict[str, float]) -> tuple
     return ranked[0][0], "votes"
 
 
-def _judged_good(question: str, elected: Rewrite, members: Sequence[Member], attendance: Attendance) -> bool:
-    """Whether most judges who can tell, none of them the author, find it good; true where there are none."""
+def _doubted(question: str, elected: Rewrite, members: Sequence[Member], attendance: Attendance) -> str | None:
+    """Why the judges, none of them the author, do not back it: most who can tell find it poor, or none spoke."""
     judges = [m for m in members if hasattr(m, "judge") and m.name != elected.member]
-    verdicts = []
-    for member in judges:
-        score = attendance.ask(member, member.judge, question, elected.output)
-        if score is not None:
-            verdicts.append(attendance.jury.satisfied(member.name, score))
+    asked = {m.name: attendance.ask(m, m.judge, question, elected.output) for m in judges}
+    scores = {name: score for name, score in asked.items() if score is not None}
+    if judges and not scores:
+        return "no judge gave a score"
+    verdicts = [attendance.jury.satisfied(name, score) for name, score in scores.items()]
     told = [verdict for verdict in verdicts if verdict is not None]
-    return not told or sum(told) * 2 > len(told)
+    return "judged poor" if told and sum(told) * 2 <= len(told) else None
 
 
 def _ballot(

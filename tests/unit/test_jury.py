@@ -132,11 +132,13 @@ def test_judges_must_find_the_elected_answer_good():
     author = Scripted("a", "Lisbon")
     author.judge = lambda question, text: 0.0  # nobody judges its own
     jurors = [Scripted(name, votes_for="Lisbon") for name in "bc"]
-    for score, elected in ((0.7, True), (0.6, False), (None, True)):
+    for score, elected in ((0.7, True), (0.6, False), (None, False)):
         jurors[0].judge = lambda question, text, score=score: score
         decision = convene(OPEN, "x", [author, *jurors])
         assert (decision.rewrite is not None) == elected
     jurors[0].judge = lambda question, text: 1 / 0
+    assert convene(OPEN, "x", [author, *jurors]).reason == "no judge gave a score"
+    jurors[1].judge = lambda question, text: 0.9
     assert convene(OPEN, "x", [author, *jurors]).rewrite
 
 

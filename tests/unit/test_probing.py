@@ -38,13 +38,14 @@ def test_questions_with_a_known_answer_are_asked_again(candidate):
     assert [(question.question, question.answer) for question in load_open(candidate)] == [("Do you like tea?", None)]
 
 
-def test_a_correction_is_a_known_answer_too(candidate):
+def test_a_correction_is_one_users_word_and_left_to_judges(candidate):
     right_answers(8)
     answer_id = remember("Who leads the club?", "Ann.")
     memory = FaissMemory()
     memory.feedback(answer_id, correction="The answer is Bea.")
     memory.close()
-    assert {q.question: q.answer for q in load_replays(candidate)}["Who leads the club?"] == "Bea"
+    assert "Who leads the club?" not in {q.question for q in load_replays(candidate)}
+    assert [(q.question, q.answer) for q in load_open(candidate)] == [("Who leads the club?", None)]
 
 
 def test_what_the_candidate_was_trained_on_is_not_asked(candidate):
