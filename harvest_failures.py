@@ -39,7 +39,7 @@ from agent0.quarantine import quarantine_file, update_quarantine
 from agent0.records import Answer, Failure, Quarantined, TrainingExample, owner_of, read_jsonl, write_jsonl
 from agent0.settings import get_settings
 from agent0.veto import vetoed_examples
-from agent0.windows import Window, day_window, days_due, split_by_day
+from agent0.windows import Window, day_window, days_due, looked_at, split_by_day
 from faiss_memory import FaissMemory
 
 _assess_quality = assess_quality  # the seed's name for it
@@ -98,12 +98,13 @@ class FailureHarvester:
     def find_failures(self, window: Window) -> list[Failure]:
         """Return the window's failures, oldest first: by flag, feedback, audit or repetition.
 
-        With those of before that became one in it: by feedback, or by being asked again.
+        With those of before that became one in it: by a verdict after their day was harvested, or by being asked again.
         """
-        eve = window.since - get_settings().repeat_seconds
-        late = [record for record in self.memory.judged(window.since, window.until) if record["timestamp"] < eve]
-        records = [*late, *self.memory.between(eve, window.until)]
-        return find_failures([Answer.model_validate(record) for record in records], window.since)
+        eve, seen = window.since - get_settings().repeat_seconds, looked_at()
+        judged = [record for record in self.memory.judged(window.since, window.until) if _is_late(record, window, seen)]
+        records = [*(r for r in judged if r["timestamp"] < eve), *self.memory.between(eve, window.until)]
+        late = frozenset(record["id"] for record in judged)
+        return find_failures([Answer.model_validate(record) for record in records], window.since, late)
 
     def rewrite(self, failure: Failure) -> Outcome:
         """Let the council decide on one failure, and make the training example if its rewrite is accepted."""
@@ -167,6 +168,12 @@ def council_members() -> list[Member]:
     endpoints, settings = endpoint_members(), get_settings()
     own = [SelfMember()] if settings.self_samples or len(endpoints) >= settings.council_quorum else []
     return [MathMember(), LogicMember(), CodeMember(), KnowledgeMember(), *endpoints, *own]
+
+
+def _is_late(record: dict, window: Window, seen: dict[date, float]) -> bool:
+    """Whether an answer's own day came before the window, and was harvested before its verdict."""
+    day = date.fromtimestamp(record["timestamp"])
+    return record["timestamp"] < window.since and record["feedback"]["timestamp"] > seen.get(day, 0)
 
 
 def _example(answer: Answer, decision: Decision, score: float, origin: str) -> TrainingExample:

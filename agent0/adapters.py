@@ -344,6 +344,18 @@ def waiting() -> Release | None:
     return latest if held(latest) or not (_summary(latest) or judged) else None
 
 
+def promising() -> Release | None:
+    """What was trained last, where it is not worse than what serves, and not surely better yet: on hold, or the gate
+    saw too little between them. What it learned is not lost on the next training, which may go on from it."""
+    latest = target("latest")
+    if latest in (None, target("current"), *links("failed").values()) or latest.is_base or refused(latest):
+        return None
+    gate = latest.path / "gate_summary.json"
+    judged = adapter_checks.read_json(gate) if gate.exists() else {}
+    undecided = judged.get("end") == "inconclusive" and judged.get("improvement", -1) >= 0
+    return latest if undecided or held(latest) else None
+
+
 def _under_way() -> list[Release]:
     names = interrupted() or {}
     return [Release(adapters_folder() / names[key]) for key in ("candidate", "previous") if key in names]

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
+from agent0.agreement import answers_agree
 from agent0.client import CouncilClient
 from agent0.command import DONE, USAGE, CouncilError, run_command
 from agent0.evidence import p95
-from agent0.quality import ANSWER_TOKENS, HELD_OUT, answers_agree, questions_file
+from agent0.quality import ANSWER_TOKENS, HELD_OUT, questions_file
 from agent0.records import Question, read_jsonl
 
 

@@ -4,11 +4,12 @@ import re
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
+from agent0.agreement import answers_agree
 from agent0.council.logic import solve as draw
 from agent0.council.math import solve as work_out
 from agent0.council.protocol import Decision
 from agent0.council.self_member import own_words
-from agent0.quality import answers_agree, normalise
+from agent0.quality import normalise
 from agent0.records import Answer, Cause, Failure, Rewrite
 from agent0.settings import get_settings
 
@@ -17,19 +18,20 @@ _YES_NO = re.compile(r"\W*(?:the answer is )?(yes|no)\s*(?:[.,;:!]|$)", re.IGNOR
 solve = lru_cache(maxsize=10_000)(work_out)  # one question is looked at several times
 
 
-def find_failures(answers: Sequence[Answer], since: float = 0) -> list[Failure]:
+def find_failures(answers: Sequence[Answer], since: float = 0, late: frozenset[str] = frozenset()) -> list[Failure]:
     """Return the failures among the answers, which are given oldest first, each with its cause and kind.
 
-    Answers before `since` were looked at on their day: of them only what a user has said or shown since is new.
+    Answers before `since` were looked at on their day: of them only the ids in `late`, which were judged after that,
+    are new, and those that were no failure until their user asked again.
     """
-    again = asked_again(answers) - asked_again(answer for answer in answers if answer.timestamp < since)
-    new = [a for a in answers if a.timestamp >= since or a.id in again or _judged(a) >= since]
-    found = ((answer, failure_cause(answer, answer.id in again)) for answer in new)
+    again, before = asked_again(answers), asked_again(answer for answer in answers if answer.timestamp < since)
+    causes = ((answer, failure_cause(answer, answer.id in again)) for answer in answers)
+    found = (
+        (answer, cause)
+        for answer, cause in causes
+        if answer.timestamp >= since or answer.id in late or (cause == "repetition" and answer.id not in before)
+    )
     return [Failure(answer=answer, cause=cause, kind=kind_of(answer.query)) for answer, cause in found if cause]
-
-
-def _judged(answer: Answer) -> float:
-    return (answer.feedback or {}).get("timestamp", 0)
 
 
 def failure_cause(answer: Answer, repeated: bool = False) -> Cause | None:
@@ -80,7 +82,7 @@ def proven_right(answer: Answer) -> bool:
 def own_wording(answer: Answer) -> Decision | None:
     """Return the decision to learn an answer in its own words: it is proven right, whole, and each step is right."""
     text, solution = answer.response.strip(), solve(answer.query)
-    if not (text and solution and own_words([text], solution.result, longest=len(text))):
+    if not (text and solution and own_words([text], answer.query, solution.result, longest=len(text))):
         return None
     own = Rewrite(
         member="self",

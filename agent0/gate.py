@@ -18,12 +18,13 @@ from statistics import median
 
 from agent0 import adapters, ledger, veto
 from agent0.adapters import Release
+from agent0.agreement import final_answer
 from agent0.client import CouncilClient
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
 from agent0.evaluate import Outcome, load_questions, measure
 from agent0.evidence import p95
 from agent0.pool import load_pool, proven
-from agent0.quality import GENERAL, HELD_OUT, final_answer, questions_file
+from agent0.quality import GENERAL, HELD_OUT, questions_file
 from agent0.records import Question, write_json
 from agent0.settings import get_settings
 from agent0.switch import load_release, serving_release, unload_release

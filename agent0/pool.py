@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from agent0 import veto
+from agent0.agreement import answers_agree
 from agent0.command import CouncilError, log
 from agent0.council.math import solve
-from agent0.quality import answers_agree, gist, held_out_questions
+from agent0.quality import gist, held_out_questions
 from agent0.records import TrainingExample, read_jsonl
 
 

@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 
 from agent0.adapters import Release
+from agent0.agreement import answers_agree
 from agent0.client import CouncilClient, Reply, ServerError
 from agent0.command import CouncilError
 from agent0.evidence import Pair
-from agent0.quality import ANSWER_TOKENS, PROBES, answers_agree, normalise, questions_file
+from agent0.quality import ANSWER_TOKENS, PROBES, normalise, questions_file
 from agent0.records import Question, read_jsonl
 from agent0.settings import get_settings
 

@@ -81,18 +81,19 @@ def training_set(
 
 
 def starting_point(recipe: Recipe) -> Release:
-    """The release that training goes on from (TRAIN_FROM): what serves, where it can, or base.
+    """The release that training goes on from (TRAIN_FROM): a promising one, what serves, or base.
 
     Weights cannot unlearn a vetoed or forgotten example, nor change their rank or place; only a fresh start can.
     """
-    current = adapters.target("current") if get_settings().train_from == "current" else None
-    if current and (removed := veto.removed(current)):
-        log.info("starting from base: %s learned %d examples that were vetoed or forgotten", current.name, removed)
-        current = None
-    if current and not current.is_base and not _fits(current, recipe):
-        log.info("starting from base: %s has another rank, alpha or place than the recipe", current.name)
-        current = None
-    return current or adapters.ensure_base()
+    choices = [adapters.promising(), adapters.target("current")] if get_settings().train_from == "current" else []
+    for release in filter(None, choices):
+        if removed := veto.removed(release):
+            log.info("not going on from %s: %d of its examples were vetoed or forgotten", release.name, removed)
+        elif not release.is_base and not _fits(release, recipe):
+            log.info("not going on from %s: it has another rank, alpha or place than the recipe", release.name)
+        else:
+            return release
+    return adapters.ensure_base()
 
 
 def _fits(release: Release, recipe: Recipe) -> bool:

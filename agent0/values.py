@@ -189,7 +189,7 @@ def _single_amounts(text: str) -> Iterator[Amount]:
 def _continues(first: Amount, second: Amount, between: str) -> bool:
     if not (first.unit and second.unit and first.unit.dimension == second.unit.dimension):
         return False
-    smaller = second.unit.factor < first.unit.factor and first.unit.dimension in ("time", "length", "mass")
+    smaller = second.unit.factor < first.unit.factor and first.unit.dimension in ("time", "length", "mass", "money")
     return smaller and re.fullmatch(r"\s*(?:,|and)?\s*", between) is not None
 
 

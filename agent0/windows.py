@@ -37,11 +37,17 @@ def split_by_day(since: datetime, until: datetime) -> list[Window]:
 
 
 def days_due(target: date) -> list[date]:
-    """Return the target day, and before it the days since the first complete harvest that had none."""
-    done = {date.fromisoformat(e["date"]) for e in ledger.read("harvest") if e.get("complete")}
-    first = max(min(done, default=target), target - timedelta(CATCH_UP))
+    """Return the target day, and before it the days since the first harvest whose whole was never harvested."""
+    harvests = [(date.fromisoformat(event["date"]), event.get("complete")) for event in ledger.read("harvest")]
+    done = {day for day, complete in harvests if complete}
+    first = max(min((day for day, _ in harvests), default=target), target - timedelta(CATCH_UP))
     days = [first + timedelta(n) for n in range((target - first).days)]
     return [day for day in days if day not in done] + [target]
+
+
+def looked_at() -> dict[date, float]:
+    """When each day was last harvested, in unix seconds."""
+    return {date.fromisoformat(event["date"]): event["timestamp"] for event in ledger.read("harvest")}
 
 
 def _midnight(day: date) -> float:

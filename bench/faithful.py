@@ -5,8 +5,9 @@ from pathlib import Path
 
 import requests
 
+from agent0.agreement import answers_agree
 from agent0.models import base_model_path
-from agent0.quality import ANSWER_TOKENS, answers_agree
+from agent0.quality import ANSWER_TOKENS
 from agent0.records import Question
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
+from agent0.agreement import answers_agree
 from agent0.client import CouncilClient
 from agent0.command import DONE, FAILED, USAGE, CouncilError, run_command
 from agent0.council.code import CodeMember
@@ -19,7 +20,6 @@ from agent0.council.endpoint import endpoint_members
 from agent0.council.logic import LogicMember
 from agent0.council.math import MathMember
 from agent0.council.protocol import Attendance, Decision, Member, decide, hear
-from agent0.quality import answers_agree
 from agent0.settings import get_settings
 from tests.unit.precision_questions import questions
 

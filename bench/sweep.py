@@ -16,11 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from agent0 import recipe as rule
+from agent0.agreement import answers_agree
 from agent0.command import DONE, log, run_command
 from agent0.models import base_model_name, base_model_path
 from agent0.pool import load_pool
 from agent0.practice import practice_examples
-from agent0.quality import ANSWER_TOKENS, GENERAL, HELD_OUT, answers_agree, questions_file
+from agent0.quality import ANSWER_TOKENS, GENERAL, HELD_OUT, questions_file
 from agent0.records import Question, read_jsonl, write_json
 from agent0.replay import replay_examples
 from agent0.settings import get_settings

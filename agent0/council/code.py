@@ -17,7 +17,10 @@ _PRINTS = re.compile(
     re.IGNORECASE,
 )
 _RETURNS = re.compile(r"what (?:does|will|would) (?P<call>[a-z_]\w*\(.*\)) (?:return|give|evaluate to)[?:.]*", re.I)
-_EXAMPLE = re.compile(r"(?P<call>\b[a-z_]\w*\([^\n`]*?\))`?\s*(?:==?|->|→|=>|returns?|gives?|is)\s*`?", re.IGNORECASE)
+_EXAMPLE = re.compile(
+    r"(?P<call>\b[a-z_]\w*\((?:[^()\n`]|\([^()\n`]*\))*\))`?\s*(?:==?|->|→|=>|returns?|gives?|is)\s*`?", re.IGNORECASE
+)
+_FEW = 3  # examples that prove a function: of two, other functions than the one that is meant pass, too
 # What gives the same result everywhere and every day; a program that wants more is not run for an answer.
 _PURE = frozenset(
     re.findall(
@@ -49,7 +52,7 @@ class CodeMember:
         program, call = _asked(question)
         if program is None or not isolates():
             return None
-        printed = settled_output(program if call is None else f"{program}\nprint(repr({call}))")
+        printed = settled_output(program, call)
         if not printed:
             return None
         verb = "prints" if call is None else "returns"
@@ -63,21 +66,31 @@ class CodeMember:
             proof="code:run",
         )
 
-    def verify(self, question: str, text: str) -> bool | None:
-        """Return whether the text's function passes all examples of the question.
+    def verify(self, question: str, text: str) -> str | bool | None:
+        """Return the text's code, which is all of it that is proven, where it passes all examples of the question.
 
-        None where there are fewer than two examples, no such function, or only a table of the examples.
+        False where it fails one; None where there are fewer than _FEW examples or all have one result, no such
+        function, or only a table of the examples.
         """
         examples, source = read_examples(question), read_function(text)
-        if len(examples) < 2 or not source or not _is_pure(ast.parse(source)) or not isolates():
+        if (
+            len(examples) < _FEW
+            or len({result for _, result in examples}) < 2
+            or not source
+            or not _is_pure(ast.parse(source))
+            or not isolates()
+        ):
             return None
         if not _defined(source).issuperset(call.partition("(")[0] for call, _ in examples):
             return None
-        return None if _is_table(source, examples) else passes(source, examples)
+        if _is_table(source, examples):
+            return None
+        return passes(source, examples) and f"```python\n{source.strip()}\n```"
 
 
-def settled_output(program: str) -> str | None:
-    """Return what a program prints, where it prints the same on every run; None where it fails or may differ."""
+def settled_output(program: str, call: str | None = None) -> str | None:
+    """Return what a program prints, or its call returns, where that is the same on every run; None where it fails."""
+    mark = secrets.token_hex(8)
     tree = _parsed(program)
     if tree is None or not _is_pure(tree):
         return None
@@ -87,8 +100,8 @@ def settled_output(program: str) -> str | None:
     )
     printed = set()
     for _ in range(_RUNS_WITH_SETS if sets else _RUNS):
-        run = run_python(program)
-        printed.add(run.output.strip())
+        run = run_python(program if call is None else f"{program}\nprint('\\n{mark}' + repr({call}))")
+        printed.add((run.output if call is None else run.output.rpartition(f"\n{mark}")[2]).strip())
         if not run.ok or len(printed) > 1 or len(run.output) > _SHORT:
             return None
     return printed.pop() or None

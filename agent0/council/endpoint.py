@@ -12,6 +12,7 @@ import requests
 import tenacity
 
 from agent0 import outbound
+from agent0.agreement import final_answer
 from agent0.command import USAGE, CouncilError, log
 from agent0.council.answers import Answers
 from agent0.council.program import checkable, program_agrees
@@ -27,7 +28,6 @@ from agent0.council.prompts import (
     without_mark,
 )
 from agent0.council.sandbox import isolates
-from agent0.quality import final_answer
 from agent0.records import Rewrite
 from agent0.settings import get_settings
 

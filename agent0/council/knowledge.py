@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
+from agent0.agreement import answers_agree, final_answer
 from agent0.guard.injection import suspicious
 from agent0.guard.privacy import holds_secret, scrub
-from agent0.quality import answers_agree, final_answer, normalise
+from agent0.quality import normalise
 from agent0.records import Rewrite
 from agent0.settings import get_settings
 from agent0.values import digits
@@ -56,6 +57,8 @@ class KnowledgeMember:
         answer = final_answer(confirmed[-1]["response"])
         if any(answers_agree(record["response"], answer) != _confirms(record) for record in records):
             return None  # another answer is confirmed, too, or this one was denied
+        if len({_facts(record["response"]) for record in confirmed}) > 1:
+            return None  # they agree on a number, but not on all else
         people = {record["user"] for record in confirmed}  # all who give no name may be one
         return confirmed[-1] if len(people) >= _CONFIRMATIONS else None
 
@@ -128,6 +131,15 @@ def _turns(question: str) -> list[str]:
     """What turns a question into another one and hardly moves its embedding: numbers, denials, tenses."""
     words = r"\d+(?:[.,:/]\d+)*|\b(?:not|no|never|without|least|first|last|was|were|did|will|before|after)\b|n't\b"
     return sorted(re.findall(words, digits(question.replace("’", "'")).casefold()))
+
+
+def _facts(response: str) -> tuple[frozenset[str], ...]:
+    """What two answers to one question must share to say the same: yes or no, numbers, names."""
+    text = digits(response)
+    names = re.findall(r"(?<=[a-z,;] )[A-Z]\w+", response)
+    return tuple(
+        map(frozenset, (re.findall(r"^\W*(yes|no)\b", text.lower()), re.findall(r"\d+(?:[.,:/]\d+)*", text), names))
+    )
 
 
 def _confirms(record: dict) -> bool:

@@ -3,8 +3,8 @@
 import ast
 import re
 
+from agent0.agreement import answers_agree
 from agent0.council.sandbox import run_python
-from agent0.quality import answers_agree
 from agent0.values import digits, find_amounts, find_dates, find_times, find_weekdays
 
 _ASKS = re.compile(

@@ -12,10 +12,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from agent0.agreement import answers_agree
 from agent0.command import log
 from agent0.council.jury import Jury
 from agent0.council.self_member import own_words
-from agent0.quality import answers_agree
 from agent0.records import Rewrite
 from agent0.settings import get_settings
 
@@ -28,7 +28,7 @@ class Member(Protocol):
     `costly = True` marks a member that is asked only where a vote could carry its proposal, or where its
     `proves(question) -> bool` says that it may prove one. A member may also have
     `vote(question, candidates) -> index | None`: the candidates are anonymous, shuffled and none of its own;
-    `verify(question, text) -> bool | None`: True proves another's candidate, False refutes it;
+    `verify(question, text) -> str | False | None`: what of another's candidate is proven; False refutes it;
     `judge(question, text) -> float | None`: how good another's candidate is, 0 to 1;
     `sample(question, count) -> list[str]`: answers in the words of the model that is trained.
     """
@@ -147,7 +147,7 @@ def _worth_asking(member: Member, question: str, members: Sequence[Member], atte
 
 
 def _verified(question: str, found: list[Rewrite], members: Sequence[Member], attendance: Attendance) -> list[Rewrite]:
-    """Return the proposals that no other member refutes, those that one verifies with its proof."""
+    """Return the proposals that no other member refutes; of those that one verifies, the part that it proves."""
     kept = []
     for rewrite in found:
         checkers = [m for m in members if hasattr(m, "verify") and m.name != rewrite.member and not rewrite.proof]
@@ -155,7 +155,8 @@ def _verified(question: str, found: list[Rewrite], members: Sequence[Member], at
         if False in verdicts.values():
             continue
         if by := next((name for name, verdict in verdicts.items() if verdict), None):
-            rewrite = rewrite.model_copy(update={"proof": f"{by}:verified", "result": rewrite.result or rewrite.output})
+            proven = {"output": verdicts[by], "result": verdicts[by], "proof": f"{by}:verified"}
+            rewrite = rewrite.model_copy(update=proven)
         kept.append(rewrite)
     return kept
 
@@ -203,7 +204,7 @@ def _with_own_words(
     for member in members if count and not exact else []:
         if hasattr(member, "sample"):
             texts = attendance.ask(member, member.sample, question, count) or []
-            if text := own_words(texts, proven.result, longest=max(200, 2 * len(proven.output))):
+            if text := own_words(texts, question, proven.result, longest=max(200, 2 * len(proven.output))):
                 own = {"member": member.name, "output": text, "reasoning": proven.reasoning}
                 return Decision(proven.model_copy(update=own), "proven")
     return decision

@@ -5,17 +5,23 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
+from agent0.agreement import answers_agree, final_answer, plain_text
 from agent0.client import CouncilClient
 from agent0.council.math import solve
-from agent0.quality import answers_agree, final_answer, normalise
+from agent0.quality import normalise
 from agent0.records import Rewrite
-from agent0.values import digits, find_amounts
+from agent0.values import find_amounts
 
-_IS = re.compile(r"=|\b(?:is|are|equals|makes|gives|comes to)\b", re.IGNORECASE)
-_UNSURE = re.compile(
-    r"\b(?:about|around|approximately|roughly|nearly|almost|maybe|perhaps|probably|possibly|either|might|could|should"
-    r"|i (?:think|guess|believe|suppose))\b|[~≈?]",
-    re.IGNORECASE,
+_IS = re.compile(r"=|\b(?:is|are|equals|makes|gives)\b", re.IGNORECASE)
+_NEXT = re.compile(r"(?<=\d),? (?:and |so |then )?(?=[\d($][^=,]*=)")  # between "3 * 2 = 6" and "30 + 6 = 36"
+_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_PLAIN_WORDS = frozenset(
+    re.findall(
+        r"\w+",
+        """the answer is are a an so therefore thus then it its this that of to in by for we get total sum result
+        equals makes gives and first next now add subtract multiply divide times plus minus divided multiplied by
+        percent altogether left per each there""",
+    )
 )
 
 
@@ -48,44 +54,61 @@ class SelfMember:
         return [reply.text.strip() for reply in replies if reply.text.strip() and not reply.truncated]
 
 
-def own_words(texts: list[str], result: str, longest: int) -> str | None:
+def own_words(texts: list[str], question: str, result: str, longest: int) -> str | None:
     """Return the shortest text that gives the result and says nothing that is not so, or None.
 
-    A right answer at the end of wrong steps would teach the steps: each "a = b" in the text must hold. And a guess
-    that happens to be right would teach to guess.
+    A right answer at the end of wrong steps would teach the steps, and one with a guess or a tale around it would
+    teach those. So a text may hold the words of question and result, the plainest others, and numbers that stand in
+    the question, are the result, or were worked out here to the same.
     """
-    said = [text for text in texts if len(text) <= longest and _ends(text) and not _UNSURE.search(text)]
-    good = [text for text in said if answers_agree(text, result) and equations_hold(text)]
+    said = [text for text in texts if len(text) <= longest and _ends(text) and _is_plain(text, f"{question} {result}")]
+    good = [text for text in said if answers_agree(text, result) and _shown(text, question, result)]
     return min(good, key=len, default=None)
 
 
-def equations_hold(text: str) -> bool:
-    """Whether in every sentence like "15% of 80 = 1200 / 100 = 12" the parts that can be worked out are equal.
-
-    "5 times 8 is 40" is such a sentence, too.
-    """
-    for sentence in re.split(r"[.;!]\s|\n", digits(text)):
-        first, *others = _IS.split(sentence)
-        values = {_worth(first), *(_worth(part) or _number(part) for part in others)} - {None}
-        if others and len(values) > 1:
-            return False
-    return True
+def _is_plain(text: str, given: str) -> bool:
+    words, known = (set(re.findall(r"[a-z]+", plain_text(part).lower())) for part in (text, given))
+    plain = known | {f"{word}s" for word in known} | {word.removesuffix("s") for word in known} | _PLAIN_WORDS
+    return words <= plain and "?" not in text
 
 
-def _worth(part: str) -> Fraction | None:
+def _shown(text: str, question: str, result: str) -> bool:
+    """Whether all numbers of the text are given, the result, or shown by an equation; and the result among them."""
+    text = plain_text(text)
+    given, wanted = numbers(question), numbers(result)
+    return wanted <= numbers(text) and all(_holds(s, given | wanted) for s in re.split(r"[.;:!]\s|\n", text))
+
+
+def _holds(sentence: str, known: set[str]) -> bool:
+    """Whether a sentence like "15% of 80 = 1200 / 100 = 12" says nothing but what is known, or equal as it stands."""
+    pieces = _NEXT.split(sentence)
+    if len(pieces) > 1 and all("=" in piece for piece in pieces):
+        return all(_holds(piece, known) for piece in pieces)
+    first, *others = _IS.split(sentence)
+    worths = {part: value for part in [first, *others] if (value := _worth(part, part is not first)) is not None}
+    if len(set(worths.values())) > 1:
+        return False
+    unshown = [part for part in [first, *others] if part not in worths or len(worths) == 1]
+    return all(numbers(part) <= known for part in unshown)
+
+
+def _worth(part: str, after: bool) -> Fraction | None:
     """Return what a part comes to, with or without the words before its numbers, or None."""
     part = part.strip(" .,")
     bare = re.sub(r"^[A-Za-z ,:]+(?=[\d(])", "", part)
     solution = solve(f"What is {part}?") or solve(f"What is {bare}?")
     found = find_amounts(solution.result) if solution else []
-    return found[0].value if len(found) == 1 else _number(part, whole=True)
-
-
-def _number(part: str, whole: bool = False) -> Fraction | None:
-    """Return the number that a part begins with, or is; None where an expression goes on behind it."""
-    found = re.match(r" *-?\$?\d[\d.,]*" + (" *$" if whole else r"(?= *(?:[a-z,%]|$))"), part)
-    amounts = find_amounts(found[0]) if found else []
+    if len(found) == 1:
+        return found[0].value
+    alone = re.fullmatch(r"-?\$?\d[\d.,]*" + (r"(?: ?%|(?: [a-z]+){0,2})" if after else ""), part)
+    amounts = find_amounts(alone[0]) if alone else []
     return amounts[0].value if len(amounts) == 1 else None
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a text as they are written, 7.50 as 7.5 and 1,200 as 1200."""
+    found = (number.replace(",", "") for number in _NUMBER.findall(plain_text(text)))
+    return {number.rstrip("0").rstrip(".") if "." in number else number for number in found}
 
 
 def _ends(text: str) -> bool:

@@ -1,6 +1,6 @@
 """The user who gave the right answer along with the feedback, as a member."""
 
-from agent0.quality import final_answer
+from agent0.agreement import final_answer
 from agent0.records import Rewrite
 
 

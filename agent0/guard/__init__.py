@@ -19,7 +19,8 @@ from faiss_memory import load_embedder
 LONGEST = 2000  # characters of a question: training takes short ones
 _LINK = re.compile(r"(?:https?://|www\.)[^\s)>\]]+", re.IGNORECASE)
 WITHHELD = "<withheld>"
-BY_USERS = "knowledge:"  # what users confirmed is their word: it outranks no limit on their influence
+# What users confirmed, or gave examples for, is their word: it outranks no limit on their influence.
+BY_USERS = ("knowledge:", "code:verified")
 STEERED = "a sentence in the question steers"
 
 Refusal = tuple[Failure, str]

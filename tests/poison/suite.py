@@ -14,8 +14,9 @@ from functools import cache
 
 import numpy
 
+from agent0.agreement import answers_agree
 from agent0.council.math import MathMember
-from agent0.quality import answers_agree, normalise
+from agent0.quality import normalise
 from agent0.quarantine import quarantine_file
 from agent0.records import Rewrite, TrainingExample
 from agent0.windows import Window, day_window

@@ -20,6 +20,9 @@ SQUARE = "Write a Python function square such that square(2) == 4, square(3) == 
 RIGHT = "Multiply it by itself.\n```python\ndef square(n):\n    return n * n\n```"
 
 
+CODE = RIGHT.partition("\n")[2]  # what of it was run
+
+
 def printed(program, words="What does this code print?"):
     rewrite = CodeMember().propose(f"{words}\n\n```python\n{program}\n```", "no idea")
     return rewrite and rewrite.result
@@ -81,12 +84,12 @@ def test_other_questions_about_code_are_left_alone(words):
 
 def test_a_function_is_proven_by_its_examples_or_refuted():
     verify = CodeMember().verify
-    assert verify(SQUARE, RIGHT) is True
+    assert verify(SQUARE, RIGHT) == CODE
     assert verify(SQUARE, RIGHT.replace("n * n", "2 * n")) is False
     assert verify(SQUARE, RIGHT.replace("n * n", "float(n * n)")) is False
     assert verify(SQUARE, RIGHT.replace("return", "while True: pass\n    return")) is False
     decision = convene(SQUARE, "?", [CodeMember(), UserMember(RIGHT)])
-    assert (decision.verified_by, decision.rewrite.output) == ("code:verified", RIGHT)
+    assert (decision.verified_by, decision.rewrite.output) == ("code:verified", CODE)
     assert convene(SQUARE, "?", [CodeMember(), UserMember(RIGHT.replace("*", "+"))]).rewrite is None
 
 
@@ -105,6 +108,18 @@ def test_what_proves_nothing_is_not_proven(text):
     assert CodeMember().verify(SQUARE, text) is None
 
 
+def test_what_a_program_prints_on_the_way_is_not_what_its_call_returns():
+    asked = "What does f(3) return?\n```\ndef f(n):\n    print(n)\n    return n * 2\nprint(f(1))\n```"
+    assert CodeMember().propose(asked, "").result == "6"
+
+
+def test_two_examples_or_those_of_one_result_prove_nothing():
+    double = "```python\ndef double(n):\n    return n * n\n```"
+    assert CodeMember().verify("Write double: double(2) == 4 and double(0) == 0.", double) is None
+    even = "```python\ndef is_even(n):\n    return True\n```"
+    assert CodeMember().verify("is_even(2) is True, is_even(4) is True, is_even(10) is True", even) is None
+
+
 def test_one_example_or_none_proves_nothing():
     assert CodeMember().verify("Write square such that square(2) == 4.", RIGHT) is None
     assert CodeMember().verify("Write a function that squares.", RIGHT) is None
@@ -114,6 +129,10 @@ def test_reading_examples():
     assert read_examples("f([1, 2]) -> 3\nf([]) -> 0. Write f.") == [("f([1, 2])", "3"), ("f([])", "0")]
     assert read_examples(">>> g('a b')\n'b a'\n>>> g('')\n''") == [("g('a b')", "'b a'"), ("g('')", "''")]
     assert read_examples("`h(1, k=2)` returns `(1, 2)`") == [("h(1, k=2)", "(1, 2)")]
+    assert read_examples("Write add(a, b). add(1, 2) returns 3, add((1), 1) returns 2") == [
+        ("add(1, 2)", "3"),
+        ("add((1), 1)", "2"),
+    ]
     assert read_examples("f(x) == 4, and f(2) is even") == []
     assert read_function("no code") is None
 

@@ -147,6 +147,8 @@ def test_a_verdict_that_comes_after_its_day_was_harvested_is_seen_on_its_own_day
     memory.feedback(liked, success=False)
     assert causes(harvester(memory).find_failures(day_window(date.today()))) == [(liked, "feedback")]
     assert causes(harvester(memory).find_failures(day_window(YESTERDAY))) == []
+    told(before)  # a day that is harvested after the verdict holds it already
+    assert causes(harvester(memory).find_failures(day_window(date.today()))) == []
 
 
 def test_asking_again_over_midnight_is_seen_once(memory):
@@ -157,7 +159,8 @@ def test_asking_again_over_midnight_is_seen_once(memory):
         for s in (-60, 60)
     )
     put(memory, "Why is the sea deep?", "So.", False, day=before, hour=23)
-    flagged = memory.add("Why?", {"response": "So.", "success": False, "timestamp": midnight - 50})
+    flagged = memory.add("Why?", {"response": "So.", "success": False, "timestamp": midnight - 50, "user": "u"})
+    memory.add("Why?", {"response": "So.", "success": True, "timestamp": midnight + 50, "user": "u"})
     assert causes(harvester(memory).find_failures(day_window(YESTERDAY))) == [(first, "repetition")]
     assert flagged in dict(causes(harvester(memory).find_failures(day_window(before))))
     assert first not in dict(causes(harvester(memory).find_failures(day_window(before))))
@@ -402,6 +405,15 @@ def test_missed_days_are_due_at_most_fourteen_back():
     told(date(2026, 5, 18)), told(date(2026, 5, 19))
     assert days_due(target) == [target]
     assert days_due(date(2026, 5, 10)) == [date(2026, 5, 10)]
+
+
+def test_a_day_that_was_harvested_before_its_end_is_due_again(home):
+    told(date(2026, 5, 17), complete=False)
+    assert days_due(date(2026, 5, 18)) == [date(2026, 5, 17), date(2026, 5, 18)]
+
+
+def test_days_are_due_at_most_fourteen_back():
+    told(date(2026, 5, 17))
     assert len(days_due(date(2026, 7, 1))) == 15
 
 

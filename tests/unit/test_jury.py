@@ -8,7 +8,7 @@ import pytest
 from agent0.council.jury import CALIBRATION, Jury
 from agent0.council.math import MathMember
 from agent0.council.protocol import Attendance, convene
-from agent0.council.self_member import SelfMember, equations_hold, own_words
+from agent0.council.self_member import SelfMember, own_words
 from agent0.records import Rewrite
 from agent0.settings import get_settings
 from harvest_failures import council_members
@@ -24,7 +24,7 @@ class Checker:
         return None
 
     def verify(self, question, text):
-        return {"Lisbon": True, "Madrid": False}.get(text)
+        return {"Lisbon": "Lisbon", "Madrid": False}.get(text)
 
 
 def test_a_verified_candidate_is_proven_and_a_refuted_one_is_out():
@@ -37,7 +37,7 @@ def test_a_verified_candidate_is_proven_and_a_refuted_one_is_out():
 
 def test_two_candidates_that_one_checker_proves_do_not_contradict_each_other():
     checker = Checker()
-    checker.verify = lambda question, text: True
+    checker.verify = lambda question, text: text
     decision = convene(OPEN, "x", [checker, Scripted("a", "def f(): return 1"), Scripted("b", "f = lambda: 1")])
     assert decision.rewrite.member == "a"
 
@@ -156,23 +156,64 @@ def test_the_served_models_own_right_words_are_preferred_where_asked_for(monkeyp
 
 
 @pytest.mark.parametrize(
-    "text, holds",
+    "text",
     [
-        ("15% of 240 = 240 * 15 / 100 = 36. The answer is 36.", True),
-        ("First 20 + 16 = 36.", True),
-        ("The answer is 36.", True),
-        ("2 * 18 = 35. The answer is 36.", False),
-        ("15% of 240 = 240 * 15 / 10 = 36.", False),
-        ("20 + 16 = 30, so it is 36.", False),
+        "36",
+        "The answer is 36.",
+        "15% of 240 is 36.",
+        "15% of 240 = 240 * 15 / 100 = 36. The answer is 36.",
+        "10% of 240 is 24. 15% is 1.5 * 24 = 36.",
+        "20 + 16 = 36.",
+        "2 * 10 = 20, 2 * 8 = 16, 20 + 16 = 36.",
+        "**240 × 0.15 = 36**.",
+        "\\(240 \\div 20 = 12\\). 12 * 3 = $36.",
     ],
 )
-def test_equations(text, holds):
-    assert equations_hold(text) == holds
+def test_own_words_that_are_so(text):
+    assert own_words([text], CHECKED, "36", 200) == text
 
 
-def test_own_words_are_short_and_whole():
-    assert own_words(["The answer is 36"], "36", 200) == "The answer is 36"
-    assert own_words(["36 and then the", "36. " * 99], "36", 200) is None
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2 * 18 = 35. The answer is 36.",
+        "15% of 240 = 240 * 15 / 10 = 36.",
+        "20 + 16 = 30, so it is 36.",
+        "Step 1: 80 / 10 = 9. The answer is 36.",
+        "**80 / 10 = 9**. The answer is 36.",
+        "\\(80 \\div 10 = 9\\). The answer is 36.",
+        "80 · 0.15 = 13. The answer is 36.",
+        "80x0.15 = 13. The answer is 36.",
+        "1,200 / 4 = 250. The answer is 36.",
+        "3 * $12 = $35. The answer is 36.",
+        "15% = 0.015. The answer is 36.",
+        "6x = 65. The answer is 36.",
+        "Divide 240 by 10 to get 25. The answer is 36.",
+        "The total is 22. The answer is 36.",
+        "2 * 18 is 35. The answer is 36.",
+        "I am not sure, but it is 36.",
+        "It may be 36.",
+        "It is likely 36.",
+        "It is about 36.",
+        "Is it 36?",
+        "Hopefully 36.",
+        "Sorry, I can't help with that. 36.",
+        "36, and the moon is a cheese.",
+        "15% of 240 is 37.",
+        "36 and then the",
+        "36. " * 99,
+    ],
+)
+def test_own_words_that_are_not_so(text):
+    assert own_words([text], CHECKED, "36", 200) is None
+
+
+def test_own_words_state_the_result_and_the_shortest_is_taken():
+    assert own_words(["The answer is 36", "36"], CHECKED, "36", 200) == "36"
+    conversion = "How many meters are in 5 kilometers?"
+    assert own_words(["5 km.", "There are 500 meters in 5 kilometers."], conversion, "5000 meters", 200) is None
+    right = "There are 5000 meters in 5 kilometers."
+    assert own_words([right], conversion, "5000 meters", 200) == right
 
 
 MEMBER = """

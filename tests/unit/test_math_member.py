@@ -8,9 +8,9 @@ from fractions import Fraction
 import pytest
 import sympy
 
+from agent0.agreement import answers_agree
 from agent0.council.math import MathMember, rules, solve
 from agent0.council.math.rules import RULES
-from agent0.quality import answers_agree
 from agent0.records import Question, read_jsonl
 from agent0.settings import ROOT
 

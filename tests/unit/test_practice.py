@@ -6,8 +6,9 @@ import re
 import pytest
 
 from agent0 import practice
+from agent0.agreement import answers_agree
 from agent0.council.math import solve
-from agent0.quality import HELD_OUT, answers_agree, gist
+from agent0.quality import HELD_OUT, gist
 from agent0.records import Question, TrainingExample, write_jsonl
 from agent0.settings import get_settings
 

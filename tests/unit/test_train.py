@@ -8,7 +8,7 @@ from lora_kit import make_base, stage
 
 from agent0 import adapters, ledger, recipe, train, veto
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError
-from agent0.records import TrainingExample, write_jsonl
+from agent0.records import TrainingExample, write_json, write_jsonl
 from agent0.settings import get_settings, load_settings
 
 
@@ -87,7 +87,9 @@ def test_the_seeds_recipe_can_be_had_for_a_small_pool(monkeypatch):
     assert recipe.practice_wanted(300, 300, load_settings()) == 0
 
 
-@pytest.mark.parametrize(("examples", "practice", "epochs"), [(24, 96, 8), (200, 800, 1), (700, 1300, 1), (2500, 0, 1)])
+@pytest.mark.parametrize(
+    ("examples", "practice", "epochs"), [(24, 192, 5), (200, 1600, 1), (700, 1300, 1), (2500, 0, 1)]
+)
 def test_practice_fills_a_run_up(examples, practice, epochs):
     settings = load_settings()
     assert recipe.practice_wanted(examples, examples, settings) == practice
@@ -110,6 +112,27 @@ def test_a_training_goes_on_from_what_serves_or_starts_anew_if_told_to(home, mon
     release = adapters.publish(stage(), {})
     adapters.point("current", release)
     assert train.starting_point(SHAPE) == release
+    monkeypatch.setenv("TRAIN_FROM", "base")
+    get_settings.cache_clear()
+    assert train.starting_point(SHAPE).is_base
+
+
+@pytest.mark.parametrize(
+    ("end", "improvement", "goes_on"),
+    [("inconclusive", 0.05, True), ("inconclusive", 0, True), ("inconclusive", -0.01, False), ("refuse", 0.05, False)],
+)
+def test_a_training_goes_on_from_a_promising_candidate(home, monkeypatch, end, improvement, goes_on):
+    make_base(home / "models" / "tiny", monkeypatch)
+    fill(home, 6)
+    serving = adapters.publish(stage(), {})
+    candidate = adapters.publish(stage(), {"example_ids": ["e0"]})
+    adapters.point("current", serving), adapters.point("latest", candidate)
+    assert train.starting_point(SHAPE) == serving, "it was not judged yet"
+    write_json(candidate.path / "gate_summary.json", {"end": end, "improvement": improvement})
+    assert train.starting_point(SHAPE) == (candidate if goes_on else serving)
+    veto.veto("e0")
+    assert train.starting_point(SHAPE) == serving
+    veto.veto("e0", undo=True)
     monkeypatch.setenv("TRAIN_FROM", "base")
     get_settings.cache_clear()
     assert train.starting_point(SHAPE).is_base
