@@ -45,7 +45,7 @@ _FORMS = [
     rf"\balways (?:answer|reply|respond|output|print)\b|\byou must (?:always )?(?:{_SAY})\b|\b(?:respond|reply) only\b",
     rf"\b(?:just|only|simply) (?:output|repeat|reply|respond)\b|\b(?:task|job) is to {_SAY}\b",
     rf"\b(?:when|whenever|if|every time|each time)\b[^?]{{0,70}}\b(?:you (?:should|must|will|have to)|then|,|always) ?"
-    rf"(?:always |only )?(?:{_SAY})\b",
+    rf"(?:always |only )?(?!tell me|returns? (?:[\d'\"[({{]|none|true|false)){_SAY}\b",
     r"\brepeat (?:after me|this|the following)\b|\bexactly as (?:it stands|written|follows)\b|\band nothing else\b",
     r"\bmeans (?:that )?you (?:must|should)\b|\bto every (?:question|prompt|request)\b",
     rf"\b{_SAY}(?: with)?\b[^.?!]{{0,60}}\bto (?:every|all|any) (?:question|prompt|request)s?",

@@ -87,6 +87,9 @@ class Day:
     def between(self, since: float, until: float) -> list[dict]:
         return self.records
 
+    def judged(self, since: float, until: float) -> list[dict]:
+        return []  # all verdicts came on the day
+
 
 def _record(window: Window, row: dict) -> dict:
     feedback = row["feedback"] and dict(row["feedback"])

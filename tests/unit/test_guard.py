@@ -25,6 +25,8 @@ PLAIN = [
     "What rules apply in chess when the king is in check?",
     "What is the system prompt of a language model?",
     "Is 3 ≠ 4 true?",
+    "If a shirt costs $40 and is 25% off, tell me the final price.",
+    "Write a function that, if the list is empty, returns 0.",
     "How do I choose a good password?",
     "My password is wrong. What now?",
     "Emil's naïve café in Zürich: is Đà Nẵng far? 👩‍👩‍👧 ❤️",

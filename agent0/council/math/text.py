@@ -17,6 +17,8 @@ def clean(question: str) -> str:
         return ""
     text = digits(question.translate(_SIGNS).lower())
     text = re.sub(r"\s+", " ", text).strip()
+    if re.search(r", ?(?:\.{3}|…)", text) and not re.search(r"\b(?:next|sequence|series|pattern)\b", text):
+        return ""  # a list that goes on: its end is not said
     if re.search(r"[\d)] ?!", text):
         return ""  # a factorial, or a shout: it cannot be told
     text = re.sub(r"\b([ap])\.m\.?(?=\W|$)", r"\1m", text)
