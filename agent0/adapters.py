@@ -6,6 +6,7 @@ python -m agent0.adapters validate PATH | list | waiting | prune
 import argparse
 import hashlib
 import json
+import math
 import os
 import re
 import secrets
@@ -15,6 +16,7 @@ import time
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
+from operator import attrgetter
 from pathlib import Path
 
 from agent0 import adapter_checks, ledger
@@ -344,16 +346,21 @@ def waiting() -> Release | None:
     return latest if held(latest) or not (_summary(latest) or judged) else None
 
 
-def promising() -> Release | None:
-    """What was trained last, where it is not worse than what serves, and not surely better yet: on hold, or the gate
-    saw too little between them. What it learned is not lost on the next training, which may go on from it."""
-    latest = target("latest")
-    if latest in (None, target("current"), *links("failed").values()) or latest.is_base or refused(latest):
-        return None
-    gate = latest.path / "gate_summary.json"
+def promising() -> list[Release]:
+    """The releases after the serving one that are not worse than it, but not surely better yet, newest first.
+
+    They are on hold, or the gate saw too little between them. A training may go on from one, so that nights add up.
+    """
+    serving, failed = target("current"), {*links("failed").values()}
+    since = serving.created if serving else math.inf
+    newer = sorted((r for r in releases() if r.created > since), key=attrgetter("created"), reverse=True)
+    return [release for release in newer if release not in failed and not refused(release) and _undecided(release)]
+
+
+def _undecided(release: Release) -> bool:
+    gate = release.path / "gate_summary.json"
     judged = adapter_checks.read_json(gate) if gate.exists() else {}
-    undecided = judged.get("end") == "inconclusive" and judged.get("improvement", -1) >= 0
-    return latest if undecided or held(latest) else None
+    return held(release) or (judged.get("end") == "inconclusive" and judged.get("improvement", -1) >= 0)
 
 
 def _under_way() -> list[Release]:

@@ -85,7 +85,7 @@ def starting_point(recipe: Recipe) -> Release:
 
     Weights cannot unlearn a vetoed or forgotten example, nor change their rank or place; only a fresh start can.
     """
-    choices = [adapters.promising(), adapters.target("current")] if get_settings().train_from == "current" else []
+    choices = [*adapters.promising(), adapters.target("current")] if get_settings().train_from == "current" else []
     for release in filter(None, choices):
         if removed := veto.removed(release):
             log.info("not going on from %s: %d of its examples were vetoed or forgotten", release.name, removed)

@@ -130,6 +130,9 @@ def test_a_training_goes_on_from_a_promising_candidate(home, monkeypatch, end, i
     assert train.starting_point(SHAPE) == serving, "it was not judged yet"
     write_json(candidate.path / "gate_summary.json", {"end": end, "improvement": improvement})
     assert train.starting_point(SHAPE) == (candidate if goes_on else serving)
+    later = adapters.publish(stage(), {"example_ids": ["e1"]})
+    assert train.starting_point(SHAPE) == (candidate if goes_on else serving), "the newest that is promising"
+    adapters.point("latest", later)
     veto.veto("e0")
     assert train.starting_point(SHAPE) == serving
     veto.veto("e0", undo=True)
