@@ -27,6 +27,7 @@ _BOUND = re.compile(
 )
 _FOREIGN = re.compile(r"[€£¥₹]\s?\d[\d.,]*|\d[\d.,]*\s?(?:[€£¥₹]|euros?\b)", re.IGNORECASE)
 _BARE = re.compile(r"\s*[$-]{0,2}\d[\d.,/]*%?(?: [a-z]+){0,2}[.!]\s+(?=[A-Z])")  # "36 apples. I multiplied 3 by 12."
+_HALF_OF_DAY = re.compile(r"\d ?[ap]m\b", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"\b([a-z])\s*(?:=|is)\s*(?=[-−$]?[\d.])", re.IGNORECASE)
 _RELATION = re.compile(r"\b(?:of|after|before|from|times|plus|minus|more|less)\b", re.IGNORECASE)
 _SPELLINGS = [  # what is written otherwise than values.py reads it
@@ -77,7 +78,10 @@ def answers_agree(response: str, expected: str) -> bool:
     expected = plain_text(expected)
     for find in (find_weekdays, find_dates, find_times):
         if wanted := find(expected):
-            found = _pick(_told(response, find), find)
+            told = _told(response, find)
+            found = _pick(told, find)
+            if find is find_times and found is not None and not _HALF_OF_DAY.search(f"{told} {expected}"):
+                return (found - wanted[0]) % (12 * 60) == 0  # 1:00 is 13:00 where nobody says which
             return _same_date(found, wanted[0]) if find is find_dates else found == wanted[0]
     wanted, told = find_amounts(expected), _told(response, find_amounts)
     if not wanted:
