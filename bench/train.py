@@ -28,6 +28,7 @@ PEER = Path(__file__).with_name("trl_peer.py")
 PEERS = {
     "TRL, fp32 base": {},
     "TRL, fp32 base, grouped by length": {"grouped": True},
+    "TRL, fp32 base, bf16 autocast": {"bf16": True},
     "TRL, NF4 base": {"nf4": True},
     "TRL, NF4 base, padded to 512": {"nf4": True, "padded": 512},
 }
@@ -86,9 +87,17 @@ def peer(python: str, pairs: list[tuple[str, str]], modules: tuple[str, ...], op
         }
         for question, answer in pairs
     ]
-    defaults = {"nf4": False, "grouped": False, "padded": 0, "path": base_model_path(), "modules": list(modules)}
+    defaults = {"nf4": False, "bf16": False, "grouped": False, "padded": 0}
     with tempfile.TemporaryDirectory() as folder:
-        job = {**defaults, "rows": rows, "steps": len(pairs) // BATCH, "batch_size": BATCH, "folder": folder, **options}
+        job = {
+            "path": base_model_path(),
+            "modules": list(modules),
+            "rows": rows,
+            "folder": folder,
+            **defaults,
+            **options,
+        }
+        job |= {"steps": len(pairs) // BATCH, "batch_size": BATCH}
         return timed([python, str(PEER)], job)
 
 

@@ -43,7 +43,7 @@ def main() -> None:
             completion_only_loss=True,
             gradient_checkpointing=False,
             use_cpu=True,
-            bf16=False,
+            bf16=job.bf16,
             report_to="none",
             save_strategy="no",
             logging_strategy="no",
