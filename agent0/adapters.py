@@ -13,6 +13,7 @@ import secrets
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -349,12 +350,23 @@ def waiting() -> Release | None:
 def promising() -> list[Release]:
     """The releases after the serving one that are not worse than it, but not surely better yet, newest first.
 
-    They are on hold, or the gate saw too little between them. A training may go on from one, so that nights add up.
+    They are on hold, or the gate saw too little between them. A training may go on from one, so that nights add up;
+    not where it, or one that it goes on from, was taken out of service or refused.
     """
     serving, failed = target("current"), {*links("failed").values()}
     since = serving.created if serving else math.inf
     newer = sorted((r for r in releases() if r.created > since), key=attrgetter("created"), reverse=True)
-    return [release for release in newer if release not in failed and not refused(release) and _undecided(release)]
+    sound = [release for release in newer if not any(r in failed or refused(r) for r in _line(release))]
+    return [release for release in sound if _undecided(release)]
+
+
+def _line(release: Release) -> Iterator[Release]:
+    """The release and those that it goes on from, as far as they are kept."""
+    while release.path.exists():
+        yield release
+        if not (parent := release.manifest.get("parent")):
+            return
+        release = Release(release.path.parent / parent)
 
 
 def _undecided(release: Release) -> bool:

@@ -125,11 +125,16 @@ def test_a_training_goes_on_from_a_promising_candidate(home, monkeypatch, end, i
     make_base(home / "models" / "tiny", monkeypatch)
     fill(home, 6)
     serving = adapters.publish(stage(), {})
-    candidate = adapters.publish(stage(), {"example_ids": ["e0"]})
+    candidate = adapters.publish(stage(), {"example_ids": ["e0"], "parent": serving.name})
     adapters.point("current", serving), adapters.point("latest", candidate)
     assert train.starting_point(SHAPE) == serving, "it was not judged yet"
     write_json(candidate.path / "gate_summary.json", {"end": end, "improvement": improvement})
     assert train.starting_point(SHAPE) == (candidate if goes_on else serving)
+    if goes_on:  # its line is spoilt where what it goes on from was taken out
+        adapters.point("current", adapters.ensure_base()), adapters.point(adapters.stamped("failed"), serving)
+        assert train.starting_point(SHAPE).is_base
+        (home / "loras" / next(iter(adapters.links("failed")))).unlink()
+        adapters.point("current", serving)
     later = adapters.publish(stage(), {"example_ids": ["e1"]})
     assert train.starting_point(SHAPE) == (candidate if goes_on else serving), "the newest that is promising"
     adapters.point("latest", later)
