@@ -114,6 +114,11 @@ def matmul_peak() -> float:
     return best
 
 
+def tell(name: str, run: Run, ours: Run, tokens: float) -> None:
+    rate = f"{tokens / run.seconds:6.0f} useful tokens/s, ours {run.seconds / ours.seconds:5.2f} x as fast"
+    print(f"{name:36} {rate}, {run.memory:6.0f} MB, ours {ours.memory / run.memory:.2f} x", flush=True)
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
@@ -129,13 +134,11 @@ def main() -> int:
     tokens = sum(len(row["input_ids"]) for row in rows) * (1 - WARM / arguments.steps)
     print(f"{len(rows)} rows, {arguments.steps} steps of {BATCH}; matmul {matmul_peak():.0f} GFLOP/s", flush=True)
     own = [sys.executable, "-m", "bench.train", "--ours", "--modules", arguments.modules]
-    runs = {"ours, NF4 base": timed(own, rows)}
+    first = timed(own, rows)
+    tell("ours, NF4 base", first, first, tokens)
     if python := os.environ.get("TRL_PYTHON"):
-        runs |= {name: peer(python, pairs, modules, options) for name, options in PEERS.items()}
-    first = runs["ours, NF4 base"]
-    for name, run in runs.items():
-        rate = f"{tokens / run.seconds:6.0f} useful tokens/s, ours {run.seconds / first.seconds:5.2f} x as fast"
-        print(f"{name:36} {rate}, {run.memory:6.0f} MB, ours {first.memory / run.memory:.2f} x")
+        for name, options in PEERS.items():
+            tell(name, peer(python, pairs, modules, options), first, tokens)
     return DONE
 
 
