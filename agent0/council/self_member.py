@@ -20,7 +20,7 @@ _PLAIN_WORDS = frozenset(
         r"\w+",
         """the answer is are a an so therefore thus then it its this that of to in by for we get total sum result
         equals makes gives and first next now add subtract multiply divide times plus minus divided multiplied by
-        percent altogether left per each there""",
+        percent altogether left per each there let me us""",
     )
 )
 

@@ -16,6 +16,7 @@ FLOORS = [
         "faiss_memory",
         "memory",
         "quality",
+        "agreement",
         "guard",
         "quarantine",
         "models",

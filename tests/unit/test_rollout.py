@@ -141,7 +141,7 @@ def test_a_release_that_failed_once_and_is_promoted_later_is_a_target_again(serv
 
 
 BAD = {
-    "wrong answers": (Behaviour(right=0.5), "worse than stable|success"),
+    "wrong answers": (Behaviour(right=0.25), "worse than stable|success"),
     "slow": (Behaviour(delay=0.12), "took over"),
     "errors": (Behaviour(mode="error"), "out of memory"),
     "empty": (Behaviour(mode="empty"), "empty answer"),
