@@ -342,8 +342,7 @@ def waiting() -> Release | None:
     latest = target("latest")
     if latest in (None, target("current"), *links("failed").values()) or latest.is_base or refused(latest):
         return None
-    gate = latest.path / "gate_summary.json"
-    judged = gate.exists() and adapter_checks.read_json(gate).get("end") in ("refuse", "inconclusive")
+    judged = _judgement(latest).get("end") in ("refuse", "inconclusive")
     return latest if held(latest) or not (_summary(latest) or judged) else None
 
 
@@ -370,9 +369,14 @@ def _line(release: Release) -> Iterator[Release]:
 
 
 def _undecided(release: Release) -> bool:
-    gate = release.path / "gate_summary.json"
-    judged = adapter_checks.read_json(gate) if gate.exists() else {}
-    return held(release) or (judged.get("end") == "inconclusive" and judged.get("improvement", -1) >= 0)
+    judged = _judgement(release)
+    return held(release) or (judged.get("end") == "inconclusive" and judged["improvement"] >= 0)
+
+
+def _judgement(release: Release) -> dict:
+    """What the gate found; {} where it was not there yet."""
+    path = release.path / "gate_summary.json"
+    return adapter_checks.read_json(path) if path.exists() else {}
 
 
 def _under_way() -> list[Release]:

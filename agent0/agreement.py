@@ -1,5 +1,6 @@
 """Whether a free-text response gives the expected answer: exactly, and not denied, bounded, or one of two."""
 
+import operator
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -29,6 +30,7 @@ _FOREIGN = re.compile(r"[€£¥₹]\s?\d[\d.,]*|\d[\d.,]*\s?(?:[€£¥₹]|eur
 _BARE = re.compile(r"\s*[$-]{0,2}\d[\d.,/]*%?(?: [a-z]+){0,2}[.!]\s+(?=[A-Z])")  # "36 apples. I multiplied 3 by 12."
 _HALF_OF_DAY = re.compile(r"\d ?[ap]m\b", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"\b([a-z])\s*(?:=|is)\s*(?=[-−$]?[\d.])", re.IGNORECASE)
+_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _RELATION = re.compile(r"\b(?:of|after|before|from|times|plus|minus|more|less)\b", re.IGNORECASE)
 _SPELLINGS = [  # what is written otherwise than values.py reads it
     (r"(?<=\d)\\d?frac", r" \\frac"),
@@ -80,9 +82,11 @@ def answers_agree(response: str, expected: str) -> bool:
         if wanted := find(expected):
             told = _told(response, find)
             found = _pick(told, find)
-            if find is find_times and found is not None and not _HALF_OF_DAY.search(f"{told} {expected}"):
-                return (found - wanted[0]) % (12 * 60) == 0  # 1:00 is 13:00 where nobody says which
-            return _same_date(found, wanted[0]) if find is find_dates else found == wanted[0]
+            if find is find_times and not _HALF_OF_DAY.search(f"{told} {expected}"):
+                same = _same_on_the_dial
+            else:
+                same = _same_date if find is find_dates else operator.eq
+            return found is not None and same(found, wanted[0])
     wanted, told = find_amounts(expected), _told(response, find_amounts)
     if not wanted:
         return _same_words(plain_text(response), expected)
@@ -97,6 +101,12 @@ def plain_text(text: str) -> str:
     for written, read in _SPOKEN:
         text = re.sub(written, read, text, flags=re.IGNORECASE)
     return text
+
+
+def numbers(text: str) -> set[str]:
+    """The numbers of a text as they are written, 7.50 as 7.5 and 1,200 as 1200."""
+    found = (number.replace(",", "") for number in _NUMBER.findall(plain_text(text)))
+    return {number.rstrip("0").rstrip(".") if "." in number else number for number in found}
 
 
 def _told(response: str, find: Callable[[str], list]) -> str:
@@ -148,10 +158,13 @@ def _pick(text: str, find: Callable[[str], list[V]]) -> V | None:
     return find(clause)[0 if first else -1]
 
 
-def _same_date(found: tuple | None, wanted: tuple) -> bool:
-    if found is None or found[1:] != wanted[1:]:
-        return False
-    return None in (found[0], wanted[0]) or found[0] == wanted[0]
+def _same_date(found: tuple, wanted: tuple) -> bool:
+    return found[1:] == wanted[1:] and (None in (found[0], wanted[0]) or found[0] == wanted[0])
+
+
+def _same_on_the_dial(found: int, wanted: int) -> bool:
+    """1:00 is 13:00 where nobody says which half of the day it is."""
+    return (found - wanted) % (12 * 60) == 0
 
 
 def _same_amount(response: str, wanted: Amount) -> bool:

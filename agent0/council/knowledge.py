@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from hashlib import sha256
 from pathlib import Path
 
-from agent0.agreement import answers_agree, final_answer
+from agent0.agreement import answers_agree, final_answer, numbers
 from agent0.guard.injection import suspicious
 from agent0.guard.privacy import holds_secret, scrub
 from agent0.quality import normalise
@@ -135,11 +135,8 @@ def _turns(question: str) -> list[str]:
 
 def _facts(response: str) -> tuple[frozenset[str], ...]:
     """What two answers to one question must share to say the same: yes or no, numbers, names."""
-    text = digits(response)
-    names = re.findall(r"(?<=[a-z,;] )[A-Z]\w+", response)
-    return tuple(
-        map(frozenset, (re.findall(r"^\W*(yes|no)\b", text.lower()), re.findall(r"\d+(?:[.,:/]\d+)*", text), names))
-    )
+    said = re.findall(r"^\W*(yes|no)\b", response.lower())
+    return tuple(map(frozenset, (said, numbers(response), re.findall(r"(?<=[a-z,;] )[A-Z]\w+", response))))
 
 
 def _confirms(record: dict) -> bool:

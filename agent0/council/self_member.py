@@ -5,7 +5,7 @@ from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 
-from agent0.agreement import answers_agree, final_answer, plain_text
+from agent0.agreement import answers_agree, final_answer, numbers, plain_text
 from agent0.client import CouncilClient
 from agent0.council.math import solve
 from agent0.quality import normalise
@@ -14,7 +14,6 @@ from agent0.values import find_amounts
 
 _IS = re.compile(r"=|\b(?:is|are|equals|makes|gives)\b", re.IGNORECASE)
 _NEXT = re.compile(r"(?<=\d),? (?:and |so |then )?(?=[\d($][^=,]*=)")  # between "3 * 2 = 6" and "30 + 6 = 36"
-_NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
 _PLAIN_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -103,12 +102,6 @@ def _worth(part: str, after: bool) -> Fraction | None:
     alone = re.fullmatch(r"-?\$?\d[\d.,]*" + (r"(?: ?%|(?: [a-z]+){0,2})" if after else ""), part)
     amounts = find_amounts(alone[0]) if alone else []
     return amounts[0].value if len(amounts) == 1 else None
-
-
-def numbers(text: str) -> set[str]:
-    """The numbers of a text as they are written, 7.50 as 7.5 and 1,200 as 1200."""
-    found = (number.replace(",", "") for number in _NUMBER.findall(plain_text(text)))
-    return {number.rstrip("0").rstrip(".") if "." in number else number for number in found}
 
 
 def _ends(text: str) -> bool:
