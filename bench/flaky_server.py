@@ -15,7 +15,7 @@ from collections import Counter
 
 import uvicorn
 
-SAYS = "REASONING: It follows step by step.\nANSWER: The answer is 36.\nVOTE: 1"
+SAYS = "REASONING: It follows step by step.\nANSWER: The answer is 36.\nVOTE: 1\nSCORE: 8"
 FAILURES = ("429", "500", "hang", "length")
 
 

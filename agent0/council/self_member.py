@@ -46,10 +46,13 @@ class SelfMember:
         return Rewrite(member=self.name, reasoning=reasoning, output=text, result=final_answer(text))
 
     def sample(self, question: str, count: int) -> list[str]:
-        """Return what the served model says in so many samples; empty ones and ones that were cut off are left out."""
+        """Return what the served model says in so many samples; empty ones and ones that were cut off are left out.
+
+        Each has its seed: a harvest that goes on after a kill puts the same samples to the vote, which is paid already.
+        """
         with ThreadPoolExecutor(min(count, 8)) as pool:
-            asked = range(count)
-            replies = list(pool.map(lambda _: self.client.ask(question, store=False, temperature=0.8), asked))
+            drawn = pool.map(lambda n: self.client.ask(question, store=False, temperature=0.8, seed=n), range(count))
+            replies = list(drawn)
         return [reply.text.strip() for reply in replies if reply.text.strip() and not reply.truncated]
 
 

@@ -164,6 +164,7 @@ def test_a_killed_harvest_pays_again_only_for_what_was_in_flight(endpoint, home)
     memory.close()
     members = ",".join(f"{endpoint}|{name}" for name in ("one", "two", "three"))
     environment = {**os.environ, "COUNCIL_HOME": str(home), "COUNCIL_ENDPOINTS": members, "COUNCIL_CONCURRENCY": "4"}
+    environment["COUNCIL_URL"] = "http://127.0.0.1:9"  # a server of this machine must not join the council
     command = [sys.executable, str(ROOT / "harvest_failures.py")]
     in_flight = 3 * 4
 

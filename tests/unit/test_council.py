@@ -342,7 +342,8 @@ def test_the_served_model_proposes_what_it_says_most_often():
     model = Model("The answer is 36.", "I think 36", "The answer is 40.", "It is 36", "?")
     rewrite = SelfMember(model).propose(CHECKED, "24")
     assert (rewrite.result, rewrite.proof, rewrite.reasoning[:6]) == ("36", None, "3 of 5")
-    assert model.options == [{"store": False, "temperature": 0.8}] * 5
+    asked = sorted(model.options, key=lambda options: options["seed"])
+    assert asked == [{"store": False, "temperature": 0.8, "seed": n} for n in range(5)]
     assert not hasattr(SelfMember(model), "vote")
 
 
