@@ -309,9 +309,11 @@ def remove(old: list[Release]) -> list[str]:
     gone = _prune_links(old)
     if target("latest") in old:
         (get_settings().loras / "latest").unlink()
+    sync_folder(get_settings().loras)
     for release in old:
-        grave = release.path.with_name(f"{_STAGING}{release.name}")  # one rename: no reader meets half a release
+        grave = release.path.with_name(f"{_STAGING}{release.name}")  # one rename: no reader meets half a release,
         os.rename(release.path, grave)
+        sync_folder(adapters_folder())  # nor does one after a power cut
         shutil.rmtree(grave)
         gone.append(f"adapters/{release.name}")
     return gone

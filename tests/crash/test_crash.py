@@ -30,6 +30,11 @@ def test_what_was_acknowledged_survives_kills_and_power_cuts():
     assert len(table) == 11 and all(" 6 points,   0 wrong" in line for line in table), done.stdout
 
 
+def test_no_moment_of_a_clean_up_leaves_half_a_release():
+    done = run("-m", "tests.crash", "--points", "66", "--only", "clean-up")  # each of its calls
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_a_memory_that_does_not_sync_is_caught():
     done = run("-c", UNSYNCED)
     assert done.returncode == 1 and "lost: added" in done.stdout, done.stdout + done.stderr
