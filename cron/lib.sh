@@ -46,6 +46,7 @@ begin() { # begin KIND LOCK: enter; then lock first, trap second, log third
 }
 
 lock() { # hold FILE until this process and its children end; exit 75 where another run does
+  type -P flock >/dev/null || die 1 'flock is missing on PATH; install util-linux'
   exec {LOCK}>>"$1"
   flock -n "$LOCK" || die 75 "$(<"$1") holds $PWD/$1; wait for it, or stop it"
   echo "${SCRIPT##*/} (pid $$, since $STAMP)" >"$1"

@@ -4,7 +4,7 @@ python -m tests.crash [--points N] [--only SCENARIO]      N points over all scen
 
 At each point a fresh home is worked on until it is killed just before its n-th call that changes a file; at the points
 of a power cut, what was not synced by then is taken back, all of it or a random half. Then the home is checked, and the
-work is done once more.
+work is done once more. With MEMORY_PEERS_PYTHON (as for `make bench-memory`) two peers' stores are killed likewise.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import time
@@ -91,11 +92,13 @@ def main() -> int:
         for name in names:
             place, start = Path(scratch) / name.replace(" ", "-"), time.monotonic()
             place.mkdir()
-            tried, calls, found = survey(name, options.points // len(names), place)
+            tried, calls, found = survey(name, -(-options.points // len(names)), place)
             wrong += found
             took = time.monotonic() - start
             print(f"{name:22} {calls:5} calls, {tried:5} points, {len(found):3} wrong, {took:6.1f} s", flush=True)
     print("\n".join(wrong[:20]))
+    if (peers := os.environ.get("MEMORY_PEERS_PYTHON")) and not options.only:
+        subprocess.run([peers, "-m", "tests.crash.peers"], check=True)
     return 1 if wrong else 0
 
 

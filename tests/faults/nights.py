@@ -23,7 +23,7 @@ HOOKS = {
     "gate": "agent0.gate",
     "deployment": "rollout",
     "validation": "validate",
-    "cleanup": "cleanup",
+    "cleanup": "night cleanup",  # not "cleanup" alone: the telling names each stage
     "telling": "night tell",
 }
 WORKING = [name for name in HOOKS if name != "telling"]
