@@ -1,4 +1,4 @@
-"""The part of training that needs torch: the NF4 base model, its LoRA, and a loop with losses on answers only."""
+"""The part of training that needs torch: the base model in 4 bits, its LoRA, and a loop with losses on answers only."""
 
 import json
 import os
@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors import safe_open
 from torch.nn.functional import kl_div
 from tqdm import tqdm
 from transformers import (
@@ -58,26 +59,49 @@ def load_tokenizer(path: str):
 
 
 def load_model(path: str, recipe: Recipe, start: str | None = None) -> torch.nn.Module:
-    """Return the base model in NF4 (QLoRA, arXiv:2305.14314) with a trainable LoRA: a fresh one, or that of `start`.
-
-    On a CPU the NF4 weights are unpacked once, to the same values, instead of in each pass.
-    """
+    """Return the 4-bit base model with a LoRA to train (QLoRA, arXiv:2305.14314): a fresh one, or that of `start`."""
     set_seed(SEED)
-    dtype = compute_dtype()
+    base = load_base(path)
+    base.requires_grad_(False)
+    model = PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, _lora(recipe))
+    fuse_adapters(model)
+    return model
+
+
+def load_base(path: str) -> torch.nn.Module:
+    """Return the base model in the 4 bits that it comes with, else in NF4.
+
+    To round 4 bits to 4 others is to train another model than the one that serves: bench/RESULTS.md, "The base that is
+    trained on". On a CPU NF4 weights are unpacked once, to the same values, instead of in each pass.
+    """
+    dtype, gpu = compute_dtype(), torch.cuda.is_available()
+    if comes_in_four_bits(path):
+        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=True,
         bnb_4bit_compute_dtype=dtype,
-        bnb_4bit_quant_storage=dtype if torch.cuda.is_available() else torch.uint8,  # FSDP shards one type alone
+        bnb_4bit_quant_storage=dtype if gpu else torch.uint8,  # FSDP shards one type alone
     )
     base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype, use_safetensors=True)
-    if not torch.cuda.is_available():
-        base = base.dequantize()
-    base.requires_grad_(False)
-    model = PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, _lora(recipe))
-    fuse_adapters(model)
-    return model
+    return base if gpu else base.dequantize()
+
+
+def comes_in_four_bits(path: str) -> bool:
+    """Whether a local model's linear layers hold 16 levels a group, as one made from GGUF's Q4_0 or Q4_1 does."""
+    for file in sorted(Path(path).glob("*.safetensors")):
+        with safe_open(file, "pt") as tensors:
+            layers = [name for name in tensors.keys() if name.endswith("_proj.weight")]  # noqa: SIM118 (not a dict)
+            if layers:
+                return _levels(tensors.get_tensor(layers[0])) <= 16
+    return False
+
+
+def _levels(weight: torch.Tensor) -> int:
+    """The most different values that 32 weights in a row (out, in), which share a scale, have."""
+    groups = weight[:, : weight.shape[1] // 32 * 32].unflatten(1, (-1, 32))
+    return 1 + int((groups.sort(2).values.diff(dim=2) != 0).sum(2).max())
 
 
 def _lora(recipe: Recipe) -> LoraConfig:

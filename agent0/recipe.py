@@ -1,6 +1,6 @@
 """From the size of a pool to the recipe of a training, by what bench/RESULTS.md ("Recipes tried") found best."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent0.settings import Settings
 
@@ -10,6 +10,7 @@ SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps 
 ENOUGH = 1000  # examples seen in a run, by passes over a small pool
 PRACTISED = 2000  # examples of a run that practice fills up to: more is better, and takes longer
 PRACTICE_RATIO = 8  # variations of one question at most
+GENTLER = 0.3  # of the rate, where a training goes on from a trained release: "Rates from night to night" there
 
 
 @dataclass(frozen=True)
@@ -50,3 +51,15 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
     changes = [f"{name.upper()} {seed[name]:g} -> {value:g}" for name, value in adapted.items() if value != seed[name]]
     changes.append("target modules attention -> all linear layers")
     return Recipe(**{**seed, **adapted}, target_modules=ALL_LINEAR, changes=changes)
+
+
+def gentler(recipe: Recipe, settings: Settings) -> Recipe:
+    """Return the recipe for going on from a trained release, which the full rate would move about more than it teaches.
+
+    A rate that is the user's or the seed's stays.
+    """
+    if recipe.learning_rate == settings.learning_rate:
+        return recipe
+    rate = GENTLER * recipe.learning_rate
+    change = f"LEARNING_RATE {recipe.learning_rate:g} -> {rate:g}, since it goes on from a trained release"
+    return replace(recipe, learning_rate=rate, changes=[*recipe.changes, change])

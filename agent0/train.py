@@ -26,7 +26,7 @@ from agent0.data_parallel import is_first
 from agent0.models import base_model_hash, base_model_name, base_model_path
 from agent0.pool import load_pool
 from agent0.practice import practicable, practice_examples
-from agent0.recipe import Recipe, choose_recipe, practice_wanted
+from agent0.recipe import Recipe, choose_recipe, gentler, practice_wanted
 from agent0.records import TrainingExample, write_json
 from agent0.replay import replay_examples
 from agent0.settings import Settings, get_settings
@@ -206,6 +206,7 @@ def main() -> int:
     check_disk(settings)
     recipe = choose_recipe(len(pool), settings)
     start = starting_point(recipe)
+    recipe = recipe if start.is_base else gentler(recipe, settings)
     log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)
     for change in recipe.changes:
         log.info("small pool, so the recipe adapts: %s", change)

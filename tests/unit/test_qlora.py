@@ -55,6 +55,29 @@ def our_loss(model, rows: list[dict], prefix: list[int] | None = None) -> torch.
     return qlora.AnswerTrainer.compute_loss(trainer, model, batch)
 
 
+def saved(folder, levels: int | None):
+    """A base model on disk, its weights as they are or of so many levels for each 32."""
+    base = tiny_model().unload()
+    for name, weight in base.named_parameters():
+        if levels and name.endswith("_proj.weight"):
+            weight.data = (weight.data * 40).round().clamp(-levels // 2, levels // 2 - 1) / 40
+    base.save_pretrained(folder)
+    return base.state_dict()["model.layers.1.mlp.up_proj.weight"].to(qlora.compute_dtype()).float()
+
+
+def test_a_base_model_is_trained_in_nf4(tmp_path):
+    weight = saved(tmp_path, None)
+    trained = qlora.load_base(str(tmp_path)).model.layers[1].mlp.up_proj.weight.float()
+    assert 0.02 < (trained - weight).norm() / weight.norm() < 0.4
+    blocks = trained.flatten().view(-1, 64)  # NF4 has 16 levels for each 64 weights
+    assert all(len(block.unique()) <= 16 for block in blocks)
+
+
+def test_a_base_model_that_has_four_bits_is_not_rounded_again(tmp_path):
+    weight = saved(tmp_path, 16)
+    assert torch.equal(qlora.load_base(str(tmp_path)).model.layers[1].mlp.up_proj.weight.float(), weight)
+
+
 @pytest.mark.parametrize("seed", range(10))
 def test_loss_and_gradients_equal_plain_transformers_over_a_thousand_batches(seed):
     model = tiny_model()

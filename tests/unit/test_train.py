@@ -173,6 +173,15 @@ def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
     assert train.starting_point(SHAPE).is_base
 
 
+def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(monkeypatch):
+    chosen = recipe.choose_recipe(300, load_settings())
+    gentler = recipe.gentler(chosen, load_settings())
+    assert gentler.learning_rate == pytest.approx(0.3 * chosen.learning_rate)
+    assert len(gentler.changes) == len(chosen.changes) + 1 and "goes on" in gentler.changes[-1]
+    monkeypatch.setenv("LEARNING_RATE", "1e-3")
+    assert recipe.gentler(chosen, load_settings()) == chosen, "the user's rate stays"
+
+
 def test_a_value_that_the_user_sets_stays(monkeypatch):
     monkeypatch.setenv("LEARNING_RATE", "2e-4")
     monkeypatch.setenv("NUM_EPOCHS", "2")
