@@ -1,30 +1,37 @@
 """Training speed and memory, side by side with TRL's SFTTrainer on the same rows, batch, steps and LoRA.
 
 python -m bench.train [--steps 40]     with TRL_PYTHON naming a Python that has trl
+python -m bench.train --geometry 8b    with random weights, for a GPU; UNSLOTH_PYTHON names a Python that has Unsloth
 
 Each trainer runs in a process of its own, one after the other. Useful tokens are those of the rows, without padding.
 """
 
 import argparse
+import contextlib
 import json
 import os
-import resource
+import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 from agent0.command import DONE, run_command
 from agent0.council.math import solve
-from agent0.models import base_model_path
+from agent0.models import EMBEDDED_NAME, base_model_path
 from agent0.quality import questions_file
 from agent0.recipe import ALL_LINEAR, ATTENTION, Recipe
 from agent0.records import Question, read_jsonl
+from agent0.settings import get_settings
 
 BATCH, WARM = 4, 5  # rows a step; steps that are not timed
-PEER = Path(__file__).with_name("trl_peer.py")
+OURS, HERE = "ours", Path(__file__).parent
+LIMIT = 100  # seconds that a trainer may take with random weights: a GPU costs by the minute
 PEERS = {
     "TRL, fp32 base": {},
     "TRL, fp32 base, grouped by length": {"grouped": True},
@@ -32,14 +39,36 @@ PEERS = {
     "TRL, NF4 base": {"nf4": True},
     "TRL, NF4 base, padded to 512": {"nf4": True, "padded": 512},
 }
+NF4_PEERS = {"": {}, ", grouped by length": {"grouped": True}, ", packed": {"packed": True}}
+GEOMETRIES = {  # of Llama 3; the vocabulary holds at least that of the tokenizer
+    "8b": {
+        "hidden_size": 4096,
+        "num_hidden_layers": 32,
+        "num_attention_heads": 32,
+        "num_key_value_heads": 8,
+        "intermediate_size": 14336,
+        "vocab_size": 128256,
+    },
+    "tiny": {
+        "hidden_size": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 1,
+        "intermediate_size": 448,
+        "vocab_size": 49152,
+    },
+}
+TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 
 @dataclass(frozen=True)
 class Run:
-    """Seconds of the steps after WARM, and the process's peak memory in MB."""
+    """Useful tokens a second in the steps after WARM, and the peak memory in MB: of the process on a CPU, what was
+    allocated on a GPU, where `reserved` is what was held for it."""
 
-    seconds: float
+    rate: float
     memory: float
+    reserved: float
 
 
 def questions(rows: int) -> list[tuple[str, str]]:
@@ -48,57 +77,115 @@ def questions(rows: int) -> list[tuple[str, str]]:
     return [(text, solution.output) for text in day if (solution := solve(text))][:rows]
 
 
-def encoded(pairs: list[tuple[str, str]]) -> list[dict]:
+def encoded(path: str, pairs: list[tuple[str, str]]) -> list[dict]:
     """Return what our trainer takes."""
     from agent0.qlora import load_tokenizer
     from agent0.records import TrainingExample
     from agent0.train import encode
 
-    tokenizer, rest = load_tokenizer(base_model_path()), {"reasoning": "", "quality_score": 1, "harvest_timestamp": 0}
+    tokenizer, rest = load_tokenizer(path), {"reasoning": "", "quality_score": 1, "harvest_timestamp": 0}
     return [
         encode(tokenizer, TrainingExample(instruction=q, output=a, id="", answer_id="", kind="", **rest))
         for q, a in pairs
     ]
 
 
-def ours(modules: list[str]) -> None:
-    """Train the rows on stdin as train_lora.sh does; print the seconds spent after each step, and the memory."""
-    from agent0 import qlora
-
-    recipe = Recipe(BATCH, 1, 1e-3, 1, 16, 32, tuple(modules))
-    with tempfile.TemporaryDirectory() as folder:
-        history = qlora.train(qlora.Job(base_model_path(), None, json.load(sys.stdin), [], recipe, 0, folder)).history
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    print(json.dumps({"ends": [entry["spent"] for entry in history if "loss" in entry], "memory": memory}))
-
-
-def timed(command: list[str], given: object) -> Run:
-    """Run a trainer on the rows. Raises CalledProcessError where it fails, its own words on stderr."""
-    done = subprocess.run(command, input=json.dumps(given), stdout=subprocess.PIPE, text=True, check=True)
-    result = json.loads(done.stdout.strip().splitlines()[-1])
-    return Run(result["ends"][-1] - result["ends"][WARM - 1], result["memory"])
-
-
-def peer(python: str, pairs: list[tuple[str, str]], modules: tuple[str, ...], options: dict) -> Run:
-    rows = [
+def conversations(pairs: list[tuple[str, str]]) -> list[dict]:
+    """Return what the peers take."""
+    return [
         {
             "prompt": [{"role": "user", "content": question}],
             "completion": [{"role": "assistant", "content": answer}],
         }
         for question, answer in pairs
     ]
-    defaults = {"nf4": False, "bf16": False, "grouped": False, "padded": 0}
-    with tempfile.TemporaryDirectory() as folder:
-        job = {
-            "path": base_model_path(),
-            "modules": list(modules),
-            "rows": rows,
-            "folder": folder,
-            **defaults,
-            **options,
-        }
-        job |= {"steps": len(pairs) // BATCH, "batch_size": BATCH}
-        return timed([python, str(PEER)], job)
+
+
+@contextlib.contextmanager
+def random_model(geometry: str, kept: str | None) -> Iterator[str]:
+    """A folder with a model of random weights and the embedded tokenizer; it stays where it is to be `kept`."""
+    roomy = Path("/dev/shm")
+    fast = roomy if roomy.is_dir() and shutil.disk_usage(roomy).free > 20e9 else None
+    with contextlib.ExitStack() as stack:
+        folder = kept or stack.enter_context(tempfile.TemporaryDirectory(dir=fast))
+        if not (Path(folder) / "config.json").exists():  # in a process of its own, whose memory goes with it
+            made = ["--make", "--geometry", geometry, "--folder", folder]
+            subprocess.run([sys.executable, "-m", "bench.train", *made], check=True)
+        yield folder
+
+
+def make_model(geometry: str, folder: Path) -> None:
+    """Write a Llama of that geometry with normally distributed weights in bf16, made where it is fast."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in TOKENIZER:
+        shutil.copy(get_settings().models_path / EMBEDDED_NAME / name, folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = AutoModelForCausalLM.from_config(LlamaConfig(**GEOMETRIES[geometry]), dtype=torch.bfloat16)
+    model.save_pretrained(folder, max_shard_size="4GB")
+
+
+def ours(job: SimpleNamespace) -> None:
+    """Train each run's rows as train_lora.sh does, on one model; print its seconds and memory."""
+    from accelerate.utils import extract_model_from_parallel
+    from transformers import trainer
+
+    from agent0 import qlora
+    from bench import trl_peer
+
+    def recipe(batch: int) -> Recipe:
+        return Recipe(batch, 1, 1e-3, 1, 16, 32, tuple(job.modules))
+
+    model, tokenizer = qlora.load_model(job.path, recipe(BATCH)), qlora.load_tokenizer(job.path)
+
+    def train(run: dict, clock: trl_peer.Clock) -> None:
+        trainer.DEFAULT_CALLBACKS[1:] = [clock]  # which every Trainer has
+        rows = job.rows[: run["rows"]]
+        with tempfile.TemporaryDirectory() as folder:
+            qlora.fit(model, tokenizer, qlora.Job(job.path, None, rows, [], recipe(run["batch"]), 0, folder))
+        extract_model_from_parallel(model, keep_fp32_wrapper=False)  # else the next run wraps it twice
+
+    for run in job.runs:
+        trl_peer.tell(run, train)
+
+
+def results(command: list[str], job: dict) -> Iterator[dict]:
+    """Run a trainer; yield what it says of each run when it says it, and of its own end where that is a failure."""
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        timer = threading.Timer(job["limit"], process.kill)
+        timer.start()
+        with contextlib.suppress(BrokenPipeError):
+            process.stdin.write(json.dumps(job))
+            process.stdin.close()
+        yield from (json.loads(line) for line in process.stdout if line.startswith('{"run"'))
+        timer.cancel()
+    if process.returncode:
+        yield {"run": {"name": job["runs"][0]["name"]}, "error": f"its process ended with {process.returncode}"}
+
+
+class Table:
+    """Prints each run beside ours of the same batch."""
+
+    def __init__(self, lengths: list[int]) -> None:
+        self.lengths, self.ours = lengths, {}
+
+    def tell(self, result: dict) -> None:
+        run = result["run"]
+        if "error" in result:
+            print(f"{run['name']} does not run here: {result['error']}", flush=True)
+            return
+        measured = self._measured(**result)
+        own = self.ours.setdefault(run["batch"], measured)
+        speed = f"{measured.rate:6.0f} useful tokens/s, ours {own.rate / measured.rate:5.2f} x as fast"
+        memory = f"{measured.memory:6.0f} MB, ours {own.memory / measured.memory:.2f} x"
+        held = f" ({measured.reserved:.0f} MB held)" if measured.reserved else ""
+        print(f"{run['name']:36} {run['batch']:2} rows a step: {speed}, {memory}{held}", flush=True)
+
+    def _measured(self, run: dict, steps: list[float], memory: float, reserved: float = 0) -> Run:
+        tokens = sum(self.lengths[: run["rows"]]) * (1 - WARM / len(steps))
+        return Run(tokens / sum(steps[WARM:]), memory, reserved)
 
 
 def matmul_peak() -> float:
@@ -114,31 +201,81 @@ def matmul_peak() -> float:
     return best
 
 
-def tell(name: str, run: Run, ours: Run, tokens: float) -> None:
-    rate = f"{tokens / run.seconds:6.0f} useful tokens/s, ours {run.seconds / ours.seconds:5.2f} x as fast"
-    print(f"{name:36} {rate}, {run.memory:6.0f} MB, ours {ours.memory / run.memory:.2f} x", flush=True)
+def machine() -> str:
+    """What is measured on, in words."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"matmul {matmul_peak():.0f} GFLOP/s"
+
+
+def job(path: str, plan: argparse.Namespace, rows: list[dict], runs: list[dict], **kind: bool) -> dict:
+    """What a trainer's process reads: the model, its LoRA, the rows, and the runs that it does one after the other."""
+    modules = ALL_LINEAR if plan.modules == "all" else ATTENTION
+    limit = LIMIT if plan.geometry else threading.TIMEOUT_MAX
+    return {"path": path, "limit": limit, "modules": modules, "rows": rows, "runs": runs} | {
+        "nf4": kind.get("nf4", False),
+        "bf16": kind.get("bf16", False),
+    }
+
+
+def runs(plan: argparse.Namespace, lengths: list[int], name: str, options: dict) -> list[dict]:
+    """Return a run for each batch: the first rows, as many as the steps take; `packed` ones hold a batch's tokens."""
+    made = [{"name": name, "batch": batch, "rows": batch * plan.steps, **options} for batch in plan.batch]
+    for run in made if "packed" in options else []:
+        run["packed"] = sum(lengths[: run["rows"]]) // plan.steps
+    return made
+
+
+def compare(path: str, plan: argparse.Namespace) -> None:
+    """Print what each trainer makes of the rows.
+
+    With random weights a peer's process does all its runs, since it takes long to load; without, each has one of its
+    own, since a process has but one peak of memory on a CPU.
+    """
+    pairs = questions(plan.steps * max(plan.batch))
+    rows = encoded(path, pairs)
+    lengths = [len(row["input_ids"]) for row in rows]
+    print(f"{len(rows)} rows, {plan.steps} steps a run; {machine()}", flush=True)
+    table = Table(lengths)
+
+    def run(command: list[str], rows: list[dict], names: dict[str, dict], **kind: bool) -> None:
+        turns = [turn for name, options in names.items() for turn in runs(plan, lengths, name, options)]
+        for result in results(command, job(path, plan, rows, turns, **kind)):
+            table.tell(result)
+
+    run([sys.executable, "-m", "bench.train", "--ours"], rows, {OURS: {}})
+    trl, unsloth = (os.environ.get(name) for name in ("TRL_PYTHON", "UNSLOTH_PYTHON"))
+    if trl and plan.geometry:
+        names = {f"TRL, NF4 base{how}": options for how, options in NF4_PEERS.items()}
+        run([trl, str(HERE / "trl_peer.py")], conversations(pairs), names, nf4=True)
+    elif trl:
+        for name, options in PEERS.items():
+            run([trl, str(HERE / "trl_peer.py")], conversations(pairs), {name: options}, **options)
+    if unsloth and plan.geometry:
+        run([unsloth, str(HERE / "unsloth_peer.py")], conversations(pairs), {"Unsloth, NF4 base": {}})
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--modules", choices=["all", "attention"], default="all")
+    parser.add_argument("--batch", type=int, nargs="+", default=[BATCH], help="rows a step; several: one after another")
+    parser.add_argument("--geometry", choices=list(GEOMETRIES), help="random weights of that shape, not BASE_MODEL")
+    parser.add_argument("--folder", help="where the random weights stay, or are already")
+    parser.add_argument("--make", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    modules = ALL_LINEAR if arguments.modules == "all" else ATTENTION
-    if arguments.ours:
-        ours(list(modules))
-        return DONE
-    pairs = questions(arguments.steps * BATCH)
-    rows = encoded(pairs)
-    tokens = sum(len(row["input_ids"]) for row in rows) * (1 - WARM / arguments.steps)
-    print(f"{len(rows)} rows, {arguments.steps} steps of {BATCH}; matmul {matmul_peak():.0f} GFLOP/s", flush=True)
-    own = [sys.executable, "-m", "bench.train", "--ours", "--modules", arguments.modules]
-    first = timed(own, rows)
-    tell("ours, NF4 base", first, first, tokens)
-    if python := os.environ.get("TRL_PYTHON"):
-        for name, options in PEERS.items():
-            tell(name, peer(python, pairs, modules, options), first, tokens)
+    plan = parser.parse_args()
+    if plan.ours:
+        ours(SimpleNamespace(**json.load(sys.stdin)))
+    elif plan.make:
+        make_model(plan.geometry, Path(plan.folder))
+    elif plan.geometry:
+        with random_model(plan.geometry, plan.folder) as folder:
+            compare(folder, plan)
+    else:
+        compare(base_model_path(), plan)
     return DONE
 
 

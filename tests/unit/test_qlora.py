@@ -5,19 +5,19 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
-from agent0 import packing, qlora
+from agent0 import fused, packing, qlora
 
 PROMPT = [5, 6, 7, 8]  # the same opening in every row
 
 
-def tiny_model():
+def tiny_model(width: int = 32):
     torch.manual_seed(0)
     config = LlamaConfig(
         vocab_size=97,
-        hidden_size=32,
-        intermediate_size=48,
+        hidden_size=width,
+        intermediate_size=3 * width // 2,
         num_hidden_layers=2,
         num_attention_heads=4,
         num_key_value_heads=2,
@@ -55,9 +55,9 @@ def our_loss(model, rows: list[dict], prefix: list[int] | None = None) -> torch.
     return qlora.AnswerTrainer.compute_loss(trainer, model, batch)
 
 
-def saved(folder, levels: int | None):
+def saved(folder, levels: int | None = None, width: int = 32):
     """A base model on disk, its weights as they are or of so many levels for each 32."""
-    base = tiny_model().unload()
+    base = tiny_model(width).unload()
     for name, weight in base.named_parameters():
         if levels and name.endswith("_proj.weight"):
             weight.data = (weight.data * 40).round().clamp(-levels // 2, levels // 2 - 1) / 40
@@ -66,7 +66,7 @@ def saved(folder, levels: int | None):
 
 
 def test_a_base_model_is_trained_in_nf4(tmp_path):
-    weight = saved(tmp_path, None)
+    weight = saved(tmp_path)
     trained = qlora.load_base(str(tmp_path)).model.layers[1].mlp.up_proj.weight.float()
     assert 0.02 < (trained - weight).norm() / weight.norm() < 0.4
     blocks = trained.flatten().view(-1, 64)  # NF4 has 16 levels for each 64 weights
@@ -76,6 +76,23 @@ def test_a_base_model_is_trained_in_nf4(tmp_path):
 def test_a_base_model_that_has_four_bits_is_not_rounded_again(tmp_path):
     weight = saved(tmp_path, 16)
     assert torch.equal(qlora.load_base(str(tmp_path)).model.layers[1].mlp.up_proj.weight.float(), weight)
+
+
+def test_a_layer_in_nf4_computes_in_one_go_what_peft_computes_in_many(tmp_path):
+    saved(tmp_path, width=128)
+    nf4 = BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32)
+    base = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=nf4, dtype=torch.float32)
+    lora = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    model, rows = get_peft_model(base, lora), random_rows(3)
+    plain = our_loss(model, rows)
+    plain.backward()
+    expected = gradients(model)
+    model.zero_grad()
+    assert fused.fuse_adapters(model) == 6
+    loss = our_loss(model, rows)
+    loss.backward()
+    torch.testing.assert_close(loss, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(gradients(model), expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(10))
