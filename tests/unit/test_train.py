@@ -173,13 +173,19 @@ def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
     assert train.starting_point(SHAPE).is_base
 
 
-def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(monkeypatch):
-    chosen = recipe.choose_recipe(300, load_settings())
-    gentler = recipe.gentler(chosen, load_settings())
-    assert gentler.learning_rate == pytest.approx(0.3 * chosen.learning_rate)
-    assert len(gentler.changes) == len(chosen.changes) + 1 and "goes on" in gentler.changes[-1]
-    monkeypatch.setenv("LEARNING_RATE", "1e-3")
-    assert recipe.gentler(chosen, load_settings()) == chosen, "the user's rate stays"
+@pytest.mark.parametrize(("trained", "rate", "taken"), [(False, None, 1e-3), (True, None, 3e-4), (True, "1e-3", 1e-3)])
+def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(home, monkeypatch, trained, rate, taken):
+    make_base(home / "models" / "tiny", monkeypatch)
+    fill(home, 6)
+    start, rates = adapters.publish(stage(), {}) if trained else adapters.ensure_base(), []
+    monkeypatch.setattr(train, "starting_point", lambda recipe: start)
+    monkeypatch.setattr(train, "train", lambda pool, recipe, *_: rates.append(recipe.learning_rate) or {"loss": 1.0})
+    monkeypatch.setenv("RANK", "1")  # one that publishes nothing
+    if rate:
+        monkeypatch.setenv("LEARNING_RATE", rate)
+        get_settings.cache_clear()
+    assert train.main() == DONE
+    assert rates == [pytest.approx(taken)]
 
 
 def test_a_value_that_the_user_sets_stays(monkeypatch):
