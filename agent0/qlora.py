@@ -35,7 +35,7 @@ from agent0.packing import common_prefix, packer
 from agent0.recipe import Recipe
 
 LOOKS = 6  # checkpoints a run, each with a look at the validation loss
-PATIENCE = 2  # looks without a better loss after which a run ends
+PATIENCE = 4  # looks without a better loss after which a run ends; in the middle the rate is high, and so is the loss
 SEED = 7
 REPLAY_WEIGHT = 10  # of a replayed token against an answer's: bench/RESULTS.md, "Recipes tried"
 SUMMED = {"reduction": "sum", "log_target": True}

@@ -33,7 +33,7 @@ from agent0.settings import Settings, get_settings
 
 MAX_TOKENS = 512  # an example longer than this is refused: the loop trains short worked answers
 WORKPLACE = ".training"
-VALIDATION = 24  # examples whose loss says when to stop; a set of under ten times as many has none to spare
+VALIDATION = 48  # examples whose loss says when to stop; a set of under ten times as many has none to spare
 
 
 def learned_ids(release: Release | None) -> set[str]:
