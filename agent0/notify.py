@@ -195,11 +195,9 @@ def _told(name: str, url: str, send: Callable[[str], None], title: str) -> bool:
 def _post(url: str, method: str = "POST", **content) -> None:
     """Send once, and up to twice more where the receiver is out of reach or busy; a slow answer may be a taken one."""
     logging.getLogger("urllib3").setLevel(logging.CRITICAL)  # its warnings hold the URL
-    with outbound.session() as session:
-        # a proxy must not carry loopback traffic away
-        session.trust_env = not outbound.is_loopback(outbound.checked_host(url))
-        with session.request(method, url, timeout=TIMEOUT, allow_redirects=False, stream=True, **content) as response:
-            status = response.status_code
+    sent = {"timeout": TIMEOUT, "allow_redirects": False, "stream": True, **content}
+    with outbound.session() as session, session.request(method, url, **sent) as response:
+        status = response.status_code
     if status == 429 or status >= 500:
         raise TryAgain(f"HTTP {status}")
     if not 200 <= status < 300:

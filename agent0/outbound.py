@@ -19,8 +19,16 @@ from urllib3.exceptions import NameResolutionError
 
 from agent0.settings import as_given
 
+# Not public, whatever this Python says: metadata of Azure and Oracle, protocols, documentation, site-local addresses,
+# IPv6 that stands for IPv4, and RFC 8215's, which stands for whatever its owner likes.
+_NOT_PUBLIC = [
+    ipaddress.ip_network(text)
+    for text in (
+        *("168.63.129.16/32", "192.0.0.0/24", "192.88.99.0/24"),
+        *("::/96", "::ffff:0:0:0/96", "fec0::/10", "3fff::/20", "5f00::/16", "64:ff9b:1::/48"),
+    )
+]
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
-_LOCAL_NAT64 = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215: stands for whatever its owner likes
 
 
 class Forbidden(ValueError):
@@ -59,6 +67,7 @@ def is_loopback(host: str) -> bool:
 def session(connections: int = 4) -> requests.Session:
     """Return a session that connects only to addresses which may be sent to; others raise Forbidden."""
     made = requests.Session()
+    made.trust_env = False  # a proxy would resolve the name itself, and ~/.netrc takes the place of a key
     for scheme in ("http://", "https://"):
         made.mount(scheme, _Adapter(pool_maxsize=connections))
     return made
@@ -100,9 +109,10 @@ def address_of(host: str, port: int) -> str:
 
 def _literal(host: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
     try:
-        return _plain(ipaddress.ip_address(host.partition("%")[0]))
+        address = ipaddress.ip_address(host.partition("%")[0])
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address  # the other forms of 127.0.0.1 leave this machine
 
 
 def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
@@ -116,7 +126,7 @@ def _plain(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> ipaddress.
 
 def _check(host: str, address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> None:
     address = _plain(address)
-    public = address.is_global and not address.is_multicast and address not in _LOCAL_NAT64
+    public = address.is_global and not address.is_multicast and not any(address in net for net in _NOT_PUBLIC)
     fine = address.is_loopback if is_loopback(host) else public
     if not fine and host.lower() not in allowed_hosts():
         raise Forbidden(f"{host} is at {address}, which is private; if that is right, name it in COUNCIL_ALLOWED_HOSTS")

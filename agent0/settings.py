@@ -5,6 +5,7 @@ default here. The environment name is the field's name in capitals.
 """
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from agent0.command import USAGE, CouncilError
 
 ROOT = Path(__file__).resolve().parent.parent
+_SECRET = re.compile("(COUNCIL|UPSTREAM)_(API_KEY|URL|ENDPOINTS)")  # what they hold may be secret
 _OUR_PREFIXES = ("COUNCIL_", "LORA_", "ROLLBACK_", "MONITOR_", "TRAIN_", "UPSTREAM_")
 
 
@@ -63,7 +65,9 @@ class Settings(BaseSettings):
     council_url: str = Field(
         "http://127.0.0.1:8000", pattern=r"^https?://[^/\s]+$", description="where the Council server answers"
     )
-    council_api_key: SecretStr | None = Field(None, description="needed off loopback for anything that changes state")
+    council_api_key: SecretStr | None = Field(
+        None, description="needed off loopback for anything that changes state; where set, everybody needs it"
+    )
     council_allowed_hosts: str = Field(
         "", description="hosts that webhook and endpoints may reach by http or at private addresses, comma-separated"
     )
@@ -118,6 +122,30 @@ class Settings(BaseSettings):
             raise ValueError("it must be a .prom file in a folder that is there: node-exporter reads no other")
         return value
 
+    @field_validator("council_api_key", "upstream_api_key", mode="before")
+    @classmethod
+    def _fits_a_header(cls, value: object) -> object:
+        """A key from a file brings the file's newline; anything else that no header takes would end up in an error."""
+        value = value.strip() if isinstance(value, str) else value
+        if isinstance(value, str) and not (value.isascii() and value.isprintable()):
+            raise ValueError("a key is one line of ASCII")
+        return value
+
+    @field_validator("council_url", "upstream_url")
+    @classmethod
+    def _holds_no_password(cls, value: str) -> str:
+        if "@" in value:
+            raise ValueError("a name or password in a URL ends up in logs; take it out")
+        return value
+
+    @field_validator("council_endpoints")
+    @classmethod
+    def _holds_no_key(cls, value: str) -> str:
+        names = [name.strip() for entry in value.split(",") for name in entry.split("|")[2:3]]
+        if not all(name in os.environ or re.fullmatch("[A-Z0-9_]*", name) for name in names):
+            raise ValueError("what comes after the model is the NAME of a variable that holds the key, not the key")
+        return value
+
     @property
     def training_data(self) -> Path:
         return self.council_home / "training_data"
@@ -160,7 +188,8 @@ def _one_line(error: ValidationError, env_file: Path) -> str:
     name = str(first["loc"][0]).upper()
     if first["type"] == "extra_forbidden":
         return f"{name} in {env_file} is not a setting; README lists them all: remove it"
-    return f"{name}={first['input']!r}: {first['msg']}; set it in the environment or in {env_file}"
+    told = "" if _SECRET.fullmatch(name) else f"={first['input']!r}"
+    return f"{name}{told}: {first['msg']}; set it in the environment or in {env_file}"
 
 
 def as_given(name: str) -> str:

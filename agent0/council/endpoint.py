@@ -1,6 +1,7 @@
 """A council member behind any OpenAI-compatible endpoint."""
 
 import os
+import re
 import threading
 import time
 import tomllib
@@ -205,12 +206,13 @@ def _entry(path: Path, table: dict) -> str:
 def _member(source: str, entry: str, answers: Answers | None) -> EndpointMember:
     url, model, variable = (*(part.strip() for part in entry.split("|")), "", "")[:3]
     if not url.startswith(("http://", "https://")) or not model or entry.count("|") > 2:
-        raise CouncilError(f"{source}: {entry!r} is not URL|model or URL|model|KEY_VARIABLE", USAGE)
+        raise CouncilError(f"{source}: an entry is not URL|model or URL|model|KEY_VARIABLE ({model})", USAGE)
     try:
         outbound.checked_host(url)
     except outbound.Forbidden as error:
         raise CouncilError(f"{source}: {error}", USAGE) from None
     key = os.environ.get(variable) if variable else None
     if variable and not key:
+        variable = variable if re.fullmatch("[A-Z0-9_]+", variable) else f"{model}'s variable"  # it may be a key
         raise CouncilError(f"{source}: {variable} is not set; export it, or leave it out of the entry", USAGE)
     return EndpointMember(url, model, key, answers=answers)

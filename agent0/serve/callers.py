@@ -9,6 +9,8 @@ from fastapi import Request
 from agent0.serve.errors import ApiError
 from agent0.settings import get_settings
 
+FORWARDED = ("forwarded", "via", "x-forwarded-for", "x-forwarded-host", "x-forwarded-proto", "x-real-ip")
+
 
 def is_loopback(host: str) -> bool:
     """Whether a host, by name or address, is this machine itself."""
@@ -23,8 +25,11 @@ def is_here(request: Request) -> bool:
     """Whether a client on this machine calls this machine by its own name.
 
     The name is checked since a page from elsewhere can make its own domain point to 127.0.0.1 (DNS rebinding), and
-    since a proxy on this machine passes on the name that strangers have called.
+    since a proxy on this machine may pass on the name that strangers have called. It need not (nginx,
+    unless told), and strangers may call any name: so where a key is set, check_key asks everybody for it.
     """
+    if any(name in request.headers for name in FORWARDED):
+        return False
     client = request.client.host if request.client else ""
     return is_loopback(client) and is_loopback(host_of(f"//{request.headers.get('host', '')}"))
 
@@ -38,10 +43,10 @@ def host_of(url: str) -> str:
 
 
 def check_key(request: Request) -> None:
-    """Except from here, what changes state needs the key; without a key set, nobody may. Raises ApiError 401, 403."""
-    if is_here(request):
-        return
+    """What changes state needs the key; without a key set, only who is here may. Raises ApiError 401, 403."""
     key = get_settings().council_api_key
+    if key is None and is_here(request):
+        return
     if key is None:
         raise ApiError(
             403, "this is for clients on the server's own machine, as localhost; set COUNCIL_API_KEY to allow others"

@@ -3,10 +3,13 @@
 import asyncio
 import json
 
+from fastapi import Request
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from agent0.serve.callers import check_key
 from agent0.serve.errors import ApiError
 
+STRANGERS_BODY = 64 << 10  # bytes; of who has no key: a body is read and parsed before the key is looked at
 MAX_BODY = 8 << 20  # bytes; a message has at most 200,000 characters, and the context is far shorter
 BODY_SECONDS, HEADER_SECONDS = 30, 15
 
@@ -20,24 +23,34 @@ class BodyLimit:
     async def __call__(self, scope, receive, send):
         if scope["type"] != "http":
             return await self.app(scope, receive, send)
+        most = _most(scope)
         try:
             async with asyncio.timeout(BODY_SECONDS):
-                body = await _whole(receive)
+                body = await _whole(receive, most)
         except TimeoutError:
             return await _refuse(send, ApiError(408, f"the body did not come within {BODY_SECONDS} s; send it again"))
         if body is None:
-            return await _refuse(send, ApiError(413, f"the body has more than {MAX_BODY >> 20} MB; send less"))
+            return await _refuse(send, ApiError(413, f"the body has more than {most >> 10} KB; send less"))
         messages = [{"type": "http.request", "body": body, "more_body": False}]
         await self.app(scope, lambda: _next(messages, receive), send)
 
 
-async def _whole(receive) -> bytes | None:
+def _most(scope) -> int:
+    """How long the body of a request may be."""
+    try:
+        check_key(Request(scope))
+    except ApiError:
+        return STRANGERS_BODY
+    return MAX_BODY
+
+
+async def _whole(receive, most: int) -> bytes | None:
     """Return the request's body; None where it is too long."""
     body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
-        if len(body) > MAX_BODY:
+        if len(body) > most:
             return None
         if not message.get("more_body"):
             return bytes(body)

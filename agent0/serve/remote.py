@@ -97,7 +97,8 @@ class Remote:
         except (OSError, HTTPException) as error:
             raise ApiError(502, f"the upstream broke the connection ({type(error).__name__}); see its log") from None
         except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise ApiError(502, f"the upstream does not answer in OpenAI's form ({error!r}); check its URL") from None
+            kind = type(error).__name__  # its text may hold the key: http.client quotes a header that it does not send
+            raise ApiError(502, f"the upstream does not answer in OpenAI's form ({kind}); check its URL") from None
 
 
 def _piece(event: dict) -> Piece:

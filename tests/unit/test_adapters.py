@@ -79,7 +79,7 @@ def test_the_manifest_says_where_the_release_comes_from(base):
 def test_summaries_may_be_added_later():
     release = make_release()
     promote(release, 1)
-    (release.path / ".rollback_summary.json.x1y2").write_text("{")  # what a crash amid the write leaves
+    (release.path / ".rollback_summary.json.x1y2z3w4").write_text("{")  # what a crash amid the write leaves
     assert adapters.validate(release.name) == release
 
 
@@ -233,7 +233,8 @@ def test_a_configuration_that_is_no_json_object_is_refused(text):
     refused(lambda: adapters.publish(staging, {}), CONFIG, "JSON")
 
 
-@pytest.mark.parametrize("name", ["adapter_model.bin", "optimizer.pt", "state.pkl", "scheduler.pth", "run.py"])
+@pytest.mark.parametrize("name", ["adapter_model.bin", "optimizer.pt", "state.pkl", "scheduler.pth", "run.py",
+                                  "refusal.json.pkl", ".gate_summary.json.pt"])  # fmt: skip
 def test_pickles_and_code_are_refused(name):
     staging = stage()
     (staging / name).write_bytes(b"x")

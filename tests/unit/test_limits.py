@@ -54,8 +54,8 @@ def talk(port: int, *pieces: bytes, pause: float = 0) -> bytes:
 
 
 def post(body: bytes, length: int | None = None) -> bytes:
-    head = f"POST /length HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length or len(body)}\r\n\r\n"
-    return head.encode() + body
+    fields = f"Host: localhost\r\nConnection: close\r\nContent-Length: {length or len(body)}"
+    return f"POST /length HTTP/1.1\r\n{fields}\r\n\r\n".encode() + body
 
 
 def test_a_body_within_the_limit_is_taken(port):
@@ -67,6 +67,11 @@ def test_a_body_over_the_limit_is_refused_in_the_usual_form(port):
     answer = talk(port, post(b"x" * 100_001))
     assert answer.startswith(b"HTTP/1.1 413")
     assert "send less" in json.loads(answer.partition(b"\r\n\r\n")[2])["error"]["message"]
+
+
+def test_a_stranger_without_the_key_may_send_little(port):
+    request = post(b"x" * (limits.STRANGERS_BODY + 1)).replace(b"localhost", b"example.org")
+    assert talk(port, request).startswith(b"HTTP/1.1 413")
 
 
 def test_chunks_without_an_end_are_refused(port):

@@ -59,6 +59,13 @@ FORBIDDEN = [
     "https://[::ffff:10.0.0.1]/x",
     "https://[64:ff9b::a9fe:a9fe]/x",
     "https://[2002:a00:1::]/x",
+    "https://[fec0::1]/x",
+    "https://[::10.0.0.1]/x",
+    "https://[::ffff:0:10.0.0.1]/x",
+    "http://[2002:7f00:1::]/x",
+    "http://[64:ff9b::7f00:1]/x",
+    "https://168.63.129.16/x",
+    "https://192.0.0.192/x",
     "https://inside.example.org/x",
     "https://mixed.example.org/x",
     "https://loop.example.org/x",
@@ -175,3 +182,12 @@ def test_the_certificate_is_still_that_of_the_name(names, monkeypatch):
         with pytest.raises(requests.ConnectionError):
             outbound.session().get(f"https://vllm.lan:{receiver.server.server_port}/", timeout=5)
     assert seen == ["vllm.lan"]
+
+
+def test_neither_a_proxy_nor_netrc_of_the_environment_has_a_say(monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("default login me password s3cret")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    with Receiver() as receiver:
+        answer = outbound.session().post(receiver.url, json={"a": 1}, headers={"Authorization": "Bearer k"}, timeout=5)
+    assert receiver.received == [{"a": 1}] and answer.request.headers["Authorization"] == "Bearer k"

@@ -209,6 +209,11 @@ def test_from_elsewhere_a_change_needs_the_key(council, monkeypatch, path):
     right = {"Authorization": "Bearer s3cret"}
     assert stranger.post(path, json=body, headers=right).status_code not in (401, 403)
     neighbour = TestClient(app, "http://localhost", client=("::ffff:127.0.0.1", 5000))
+    assert neighbour.post(path, json=body).status_code == 401, "it may be a stranger, whom a proxy here passes on"
+    monkeypatch.delenv("COUNCIL_API_KEY")
+    get_settings.cache_clear()
     assert neighbour.post(path, json=body).status_code not in (401, 403)
+    for name in ("Forwarded", "Via", "X-Real-IP", "X-Forwarded-Host"):
+        assert neighbour.post(path, json=body, headers={name: "192.0.2.7"}).status_code == 403
     rebound = TestClient(app, "http://a.page.elsewhere", client=("127.0.0.1", 5000))
-    assert rebound.post(path, json=body).status_code == 401
+    assert rebound.post(path, json=body).status_code == 403

@@ -55,3 +55,25 @@ def test_an_unknown_name_in_the_file_is_refused(home):
 def test_secrets_are_masked_where_settings_are_saved(monkeypatch):
     monkeypatch.setenv("NOTIFICATION_WEBHOOK", "https://hooks.slack.com/services/T0/B0/secret")
     assert "T0/B0" not in str(load_settings().public())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("UPSTREAM_API_KEY", "sk-s3cret\nmore"),
+        ("COUNCIL_API_KEY", "sk-s3cret…"),
+        ("COUNCIL_URL", "http://me:s3cret@127.0.0.1:8000"),
+        ("UPSTREAM_URL", "https://me:s3cret@example.org"),
+        ("COUNCIL_ENDPOINTS", "https://example.org/v1|model|sk-s3cret"),
+    ],
+)
+def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    with pytest.raises(CouncilError, match=name) as refused:
+        load_settings()
+    assert "s3cret" not in str(refused.value)
+
+
+def test_a_key_from_a_file_loses_its_newline(monkeypatch):
+    monkeypatch.setenv("UPSTREAM_API_KEY", "sk-s3cret\n")
+    assert load_settings().upstream_api_key.get_secret_value() == "sk-s3cret"
