@@ -1,8 +1,7 @@
 # shellcheck shell=bash
 # What the scripts share (sourced): paths, log, die, lock, run. Anything with a number or JSON is Python's.
 ROOT=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")/.." && pwd)
-SCRIPT=$(readlink -f "$0")
-PYTHON=$ROOT/.venv/bin/python
+PYTHON=$ROOT/.venv/bin/python SCRIPT=$(readlink -f "$0")
 STAMP=$(date -u +%Y%m%dT%H%M%SZ)
 
 log() { # one UTC-stamped line to stdout and to each file of COUNCIL_LOG; a closed terminal stops nothing

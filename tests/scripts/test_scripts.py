@@ -186,6 +186,15 @@ def test_a_held_lock_is_exit_75_and_names_the_holder(place, script):
     assert place.run(script, COUNCIL_NIGHT="a night").returncode == 0, "a lock that nobody holds stops nobody"
 
 
+def test_a_missing_flock_is_not_a_held_lock(place, tmp_path):
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    for name in ("bash", "env", "date", "dirname", "readlink", "mkdir", "awk"):
+        (tools / name).symlink_to(shutil.which(name))
+    done = place.run(TRAIN, PATH=str(tools))
+    assert done.returncode == 1 and "flock is missing" in done.stderr and place.calls == []
+
+
 def test_looking_at_releases_needs_no_lock_and_tells_nobody(place):
     lock = place.path / LOCKS[ROLLBACK]
     lock.parent.mkdir()
