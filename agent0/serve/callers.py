@@ -45,9 +45,9 @@ def host_of(url: str) -> str:
 def check_key(request: Request) -> None:
     """What changes state needs the key; without a key set, only who is here may. Raises ApiError 401, 403."""
     key = get_settings().council_api_key
-    if key is None and is_here(request):
-        return
     if key is None:
+        if is_here(request):
+            return
         raise ApiError(
             403, "this is for clients on the server's own machine, as localhost; set COUNCIL_API_KEY to allow others"
         )
