@@ -54,12 +54,9 @@ class Change:
 
     def chance(self, worse: bool) -> float:
         """One-sided p of the exact sign test (McNemar): that equals differ by this much to the worse or the better."""
-        from scipy.stats import binomtest  # takes a second to import
+        from scipy.special import bdtrc  # only here: it takes a while to import
 
-        differ = self.gained + self.lost
-        return (
-            binomtest(self.lost if worse else self.gained, differ, 0.5, alternative="greater").pvalue if differ else 1
-        )
+        return float(bdtrc((self.lost if worse else self.gained) - 1, self.gained + self.lost, 0.5))
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,14 @@ def base_model_name() -> str:
 def base_model_path() -> str:
     """Where transformers finds the base model: a local folder or a hub id.
 
-    Raises CouncilError when the embedded model has not been converted yet.
+    Raises CouncilError when the embedded model has not been converted yet, or a folder holds pickles alone.
     """
     settings = get_settings()
     if settings.base_model != "embedded":
+        folder = Path(settings.base_model)
+        if folder.is_dir() and not any(folder.glob("*.safetensors")):
+            rule = "holds no weights in .safetensors, and pickles (.bin, .pt) can run code"
+            raise CouncilError(f"BASE_MODEL={folder} {rule}; save the model again as safetensors")
         return settings.base_model
     folder = settings.models_path / EMBEDDED_NAME
     if not (folder / "model.safetensors").exists():

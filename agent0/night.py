@@ -8,7 +8,7 @@ from dataclasses import replace
 from agent0 import adapters, ledger, notify, story
 from agent0.client import CouncilClient, ServerError
 from agent0.command import DONE, CouncilError, log, run_command
-from agent0.settings import get_settings
+from agent0.settings import exposed_secret, get_settings
 from agent0.train import check_disk
 
 FUNCTIONAL_QUESTION = "What is 2 + 2?"
@@ -22,6 +22,8 @@ def preflight() -> int:
     Raises CouncilError that names what is missing.
     """
     notify.ping("start")
+    if exposed := exposed_secret():
+        log.warning(exposed)
     check_disk(get_settings())
     adapters.ensure_base()
     log.info("disk, adapters and server are ready; %s serves", _healthy(CouncilClient())["adapter"])

@@ -192,6 +192,16 @@ def _one_line(error: ValidationError, env_file: Path) -> str:
     return f"{name}{told}: {first['msg']}; set it in the environment or in {env_file}"
 
 
+def exposed_secret() -> str:
+    """What to do where others can read a secret in .env, or ""."""
+    file = home() / ".env"
+    if not file.exists() or not file.stat().st_mode & 0o077:
+        return ""
+    given = get_settings()
+    secrets = [n.upper() for n in dotenv_values(file) if isinstance(getattr(given, n.lower(), None), SecretStr)]
+    return f"others on this machine can read {secrets[0]} in {file}: chmod 600 {file}" if secrets else ""
+
+
 def as_given(name: str) -> str:
     """A setting's text as it was given, unchecked, or "": for what must work where another setting is bad."""
     saved = dotenv_values(home() / ".env")

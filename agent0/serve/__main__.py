@@ -15,7 +15,7 @@ from agent0.serve.callers import is_loopback
 from agent0.serve.errors import ApiError
 from agent0.serve.interface import Engine
 from agent0.serve.limits import PatientProtocol
-from agent0.settings import get_settings
+from agent0.settings import exposed_secret, get_settings
 from faiss_memory import FaissMemory
 
 FINISH_SECONDS = 120  # after a signal to stop, what is still in flight then is cut off
@@ -80,6 +80,8 @@ def main() -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop)
     bound = listen()
+    if exposed := exposed_secret():
+        log.warning(exposed)
     engine, memory = load_engine(), FaissMemory()
     serve_current(engine)
     log.info("the Council answers at %s with adapter %s", get_settings().council_url, engine.router.stable)

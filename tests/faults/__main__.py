@@ -20,6 +20,8 @@ from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
+from tqdm import tqdm
+
 from tests.faults import nights
 from tests.faults.place import Place, base_model, small_questions
 
@@ -72,10 +74,11 @@ def main() -> int:
         small_questions(scratch / "questions")
         base_model(scratch / "base")
         with ProcessPoolExecutor(len(os.sched_getaffinity(0)), get_context("fork")) as pool:
-            for number, names, wrong in zip(numbers, drawn, pool.map(partial(run, scratch), drawn), strict=True):
+            nights_run = tqdm(pool.map(partial(run, scratch), drawn), total=len(drawn), unit="night", disable=False)
+            for number, names, wrong in zip(numbers, drawn, nights_run, strict=True):
                 tally["wrong" if wrong else "right"] += 1
                 for line in wrong:
-                    print(f"{number}: {' + '.join(names)}: {line}", flush=True)
+                    tqdm.write(f"{number}: {' + '.join(names)}: {line}")
     print(f"{sum(tally.values())} faulted nights, each with a healthy one after it: {dict(tally)}", end="; ")
     print(f"{time.monotonic() - start:.0f} s, disk faults {'included' if mounts else 'left out: no right to mount'}")
     return 1 if tally["wrong"] else 0

@@ -34,18 +34,28 @@ def test_every_kind_of_fault_is_tried_alone_before_two_at_a_time():
     assert sum(len(names) == 2 for names in drawn) > 800
 
 
-CANARIES = ("canary-hook", "canary-server-key", "canary-juror-key")
+URLS = ("HEALTHCHECK_URL", "ALERTMANAGER_URL", "PUSHGATEWAY_URL")  # a part of each is as secret as a key
+CANARIES = (
+    "canary-hook",
+    "canary-server-key",
+    "canary-juror-key",
+    "canary-upstream-key",
+    *map("canary-{}".format, URLS),
+)
 
 
 class Echo(BaseHTTPRequestHandler):
-    """An endpoint that says the caller's key aloud."""
+    """An endpoint that refuses, and says the caller's key and path aloud."""
 
     def do_POST(self):
-        body = str(self.headers).encode()
-        self.send_response(401, self.headers["Authorization"])
+        body = f"{self.path} {self.headers}".encode()
+        self.server.paths.append(self.path)
+        self.send_response(401, f"{self.path} {self.headers['Authorization']}")
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+
+    do_GET = do_PUT = do_POST
 
     def log_message(self, *_):
         """Keep the output clean."""
@@ -63,6 +73,7 @@ def watch_processes(stop: threading.Event, seen: set[str]) -> None:
 
 def test_no_secret_is_written_told_or_shown_to_others(scratch):
     echo = ThreadingHTTPServer(("127.0.0.1", 0), Echo)
+    echo.paths = []
     threading.Thread(target=echo.serve_forever, daemon=True).start()
     stop, commands = threading.Event(), set()
     with fault_nights.fresh_place(scratch, on_tmpfs=False) as place:
@@ -75,7 +86,9 @@ def test_no_secret_is_written_told_or_shown_to_others(scratch):
             NOTIFICATION_WEBHOOK=f"{place.receiver.url}-{CANARIES[0]}",
             COUNCIL_API_KEY=CANARIES[1],
             JUROR_KEY=CANARIES[2],
+            UPSTREAM_API_KEY=CANARIES[3],
             COUNCIL_ENDPOINTS=f"http://127.0.0.1:{echo.server_port}/v1|juror|JUROR_KEY",
+            **{name: f"http://127.0.0.1:{echo.server_port}/canary-{name}" for name in URLS},
         )
         stop.set()
         watcher.join()
@@ -86,6 +99,8 @@ def test_no_secret_is_written_told_or_shown_to_others(scratch):
         open_to_others = [path for path in (place.path / "logs").iterdir() if path.stat().st_mode & 0o077]
     assert night.code == 0 and len(night.alerts) == 1, night.log
     assert "juror" in night.log, "the endpoint was to be asked"
+    for name in URLS:
+        assert any(name in path for path in echo.paths), f"{name} was to be asked"
     assert any("agent0.rollout" in command for command in commands) and len(written) > 20
     for canary in CANARIES:
         assert canary not in night.output + str(night.alerts) + "".join(commands)

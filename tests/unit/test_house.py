@@ -1,6 +1,7 @@
 """The house: imports go down only, light modules stay light, nothing is pickled."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -122,3 +123,19 @@ def test_nothing_is_pickled(path):
     source = path.read_text(encoding="utf-8")
     assert "import pickle" not in source
     assert "torch.load(" not in source
+
+
+@pytest.mark.parametrize("name", ["requirements.txt", "requirements-dev.txt", "requirements-models.txt"])
+def test_every_package_is_pinned_and_says_what_it_is_for(name):
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+    packages = [line for line in lines if line and not line.startswith(("#", "-r "))]
+    assert packages
+    for line in packages:
+        assert re.fullmatch(r"[A-Za-z0-9_.\-]+(\[[a-z,]+\])?==[0-9][0-9.]* +# .+", line), line
+
+
+def test_nothing_that_the_project_brings_can_be_a_pickle():
+    brought = [path for path in ROOT.iterdir() if not path.name.startswith(".") and path.name not in ("loras", "logs")]
+    files = [file for path in brought for file in (path.rglob("*") if path.is_dir() else [path])]
+    assert len(files) > 100
+    assert not [file for file in files if file.suffix in (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".joblib")]

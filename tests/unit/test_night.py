@@ -55,6 +55,14 @@ def test_preflight_makes_sure_that_there_is_a_way_back(server, home):
     assert (home / "loras/adapters/base").is_dir()
 
 
+def test_preflight_warns_of_a_key_that_others_can_read(server, home, caplog):
+    (home / ".env").write_text("COUNCIL_API_KEY=s3cret\n")
+    (home / ".env").chmod(0o644)
+    get_settings.cache_clear()
+    assert night.preflight() == 0
+    assert "COUNCIL_API_KEY" in caplog.text and "chmod 600" in caplog.text and "s3cret" not in caplog.text
+
+
 def test_preflight_refuses_a_full_disk(server, monkeypatch):
     monkeypatch.setenv("MIN_FREE_DISK_GB", "1e9")
     get_settings.cache_clear()

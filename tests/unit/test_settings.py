@@ -3,7 +3,7 @@
 import pytest
 
 from agent0.command import USAGE, CouncilError
-from agent0.settings import load_settings
+from agent0.settings import exposed_secret, load_settings
 
 
 def test_defaults_are_the_seeds():
@@ -77,3 +77,20 @@ def test_a_secret_in_the_wrong_place_is_refused_and_not_shown(monkeypatch, name,
 def test_a_key_from_a_file_loses_its_newline(monkeypatch):
     monkeypatch.setenv("UPSTREAM_API_KEY", "sk-s3cret\n")
     assert load_settings().upstream_api_key.get_secret_value() == "sk-s3cret"
+
+
+@pytest.mark.parametrize(
+    ("text", "mode", "told"),
+    [
+        ("COUNCIL_API_KEY=s3cret\n", 0o644, "COUNCIL_API_KEY"),
+        ("LORA_RANK=8\nNOTIFICATION_WEBHOOK=https://example.org/s3cret\n", 0o640, "NOTIFICATION_WEBHOOK"),
+        ("COUNCIL_API_KEY=s3cret\n", 0o600, ""),
+        ("LORA_RANK=8\n", 0o644, ""),
+    ],
+)
+def test_a_secret_that_others_can_read_is_told_by_name(home, text, mode, told):
+    (home / ".env").write_text(text)
+    (home / ".env").chmod(mode)
+    said = exposed_secret()
+    assert told in said and bool(said) == bool(told) and "s3cret" not in said
+    assert not said or said.endswith(f"chmod 600 {home / '.env'}")
