@@ -35,7 +35,7 @@ def test_a_base_model_of_pickles_is_refused(tmp_path, monkeypatch):
     folder = pickled_model(tmp_path / "model")
     monkeypatch.setenv("BASE_MODEL", str(folder))
     get_settings.cache_clear()
-    with pytest.raises(CouncilError, match="pickles .* save the model again as safetensors"):
+    with pytest.raises(CouncilError, match=r"pickles .* save the model again as safetensors"):
         base_model_path()
 
 
