@@ -20,7 +20,7 @@ DAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sun
 NAMES = ["Anna", "Ben", "Carla", "David", "Elena", "Farid", "Grace", "Hugo"]
 GOODS = ["apples", "notebooks", "tickets", "pens", "sandwiches", "bottles of juice", "stamps", "candles", "mugs"]
 THINGS = ["shirt", "lamp", "backpack", "jacket", "chair", "watch", "bicycle", "keyboard"]
-SIZES = {"day": 40, "heldout": 16, "probes": 8}  # questions a checkable kind
+SIZES = {"day": 40, "heldout": 32, "probes": 8}  # questions a checkable kind
 
 Draw = Callable[[random.Random], tuple[str, str]]
 
@@ -295,65 +295,101 @@ OPEN = {
 }
 
 
-GENERAL = [  # what the base model answers right, so that forgetting is seen
-    ("What is the capital of France?", "Paris"),
-    ("What is the capital of Italy?", "Rome"),
-    ("What is the capital of Germany?", "Berlin"),
-    ("What is the capital of England?", "London"),
-    ("What is the capital of Russia?", "Moscow"),
-    ("What is the capital of Greece?", "Athens"),
-    ("What is the capital of Egypt?", "Cairo"),
-    ("What is the capital of Japan?", "Tokyo"),
-    ("What is the capital of China?", "Beijing"),
-    ("What is the capital of Canada?", "Ottawa"),
-    ("What is the capital of Poland?", "Warsaw"),
-    ("What is the capital of Austria?", "Vienna"),
-    ("What is the capital of India?", "New Delhi"),
-    ("What is the capital of Ireland?", "Dublin"),
-    ("What is the capital of Hungary?", "Budapest"),
-    ("What is the capital of Sweden?", "Stockholm"),
-    ("What is the capital of Norway?", "Oslo"),
-    ("What is the capital of South Korea?", "Seoul"),
-    ("On which continent is Kenya?", "Africa"),
-    ("On which continent is Brazil?", "South America"),
-    ("On which continent is India?", "Asia"),
-    ("What is the chemical symbol for water?", "H2O"),
-    ("What is the opposite of hot?", "cold"),
-    ("What is the opposite of up?", "down"),
-    ("What is the opposite of big?", "small"),
-    ("What color is the sky on a clear day?", "blue"),
-    ("What language is spoken in France?", "French"),
-    ("What language is spoken in Germany?", "German"),
-    ("What language is spoken in Japan?", "Japanese"),
-    ("What language is spoken in Italy?", "Italian"),
-    ("What language is spoken in Mexico?", "Spanish"),
-    ("Who wrote Romeo and Juliet?", "Shakespeare"),
-    ("Who developed the theory of relativity?", "Einstein"),
-    ("Who discovered gravity?", "Newton"),
-    ("In which country is the Eiffel Tower?", "France"),
-    ("In which country is the Great Wall?", "China"),
-    ("In which city is the Colosseum?", "Rome"),
-    ("In which country is the Taj Mahal?", "India"),
-    ("What is the star at the center of our solar system?", "Sun"),
-    ("What organ pumps blood?", "heart"),
-    ("What do you call a young cow?", "calf"),
-    ("What is the currency of the United States?", "dollar"),
-    ("What is the currency of the United Kingdom?", "pound"),
-    ("Which month comes after January?", "February"),
-    ("What is the plural of mouse?", "mice"),
-    ("What is the plural of child?", "children"),
-    ("Translate the word hello into Spanish.", "hola"),
-    ("Which ocean lies between Europe and America?", "Atlantic"),
-    ("Which metal is attracted by magnets?", "iron"),
-    ("What is the main ingredient of bread?", "flour"),
-    ("What fruit is cider made from?", "apple"),
-    ("What force pulls objects toward the Earth?", "gravity"),
-    ("What is the process by which plants make food?", "photosynthesis"),
-    ("What is the boiling point of water in degrees Celsius?", "100"),
-    ("How many days are in a week?", "7"),
-    ("How many continents are there?", "7"),
-    ("How many hours are in a day?", "24"),
-]
+GENERAL = {  # what the base model answers right, so that forgetting is seen: question -> what stands in it -> answer
+    "What is the capital of {}?": {
+        "France": "Paris", "Italy": "Rome", "Germany": "Berlin", "England": "London", "Russia": "Moscow",
+        "Greece": "Athens", "Egypt": "Cairo", "Japan": "Tokyo", "China": "Beijing", "Canada": "Ottawa",
+        "Poland": "Warsaw", "Austria": "Vienna", "India": "New Delhi", "Ireland": "Dublin", "Hungary": "Budapest",
+        "Sweden": "Stockholm", "Norway": "Oslo", "South Korea": "Seoul", "Israel": "Jerusalem",
+        "Cambodia": "Phnom Penh", "the Philippines": "Manila", "Malaysia": "Kuala Lumpur", "Nepal": "Kathmandu",
+        "Bangladesh": "Dhaka", "Afghanistan": "Kabul", "Syria": "Damascus", "Lebanon": "Beirut",
+        "Saudi Arabia": "Riyadh", "Qatar": "Doha", "Ethiopia": "Addis Ababa", "Nigeria": "Abuja", "Ghana": "Accra",
+        "Senegal": "Dakar", "Uganda": "Kampala", "Libya": "Tripoli", "Ecuador": "Quito", "Uruguay": "Montevideo",
+        "New Zealand": "Wellington", "Croatia": "Zagreb", "Taiwan": "Taipei", "North Korea": "Pyongyang",
+        "the Netherlands": "Amsterdam", "Latvia": "Riga", "Lithuania": "Vilnius", "Wales": "Cardiff",
+        "Texas": "Austin",
+    },
+    "On which continent is {}?": {
+        "Kenya": "Africa", "Brazil": "South America", "India": "Asia",
+    },
+    "What is the opposite of {}?": {
+        "hot": "cold", "up": "down", "big": "small", "tall": "short", "young": "old", "black": "white",
+        "dark": "light", "love": "hate", "heavy": "light", "weak": "strong", "poor": "rich", "true": "false",
+        "north": "south", "east": "west", "slow": "fast", "hard": "soft", "high": "low", "night": "day",
+        "long": "short", "near": "far",
+    },
+    "What language is spoken in {}?": {
+        "France": "French", "Germany": "German", "Japan": "Japanese", "Italy": "Italian", "Mexico": "Spanish",
+        "Spain": "Spanish", "Chile": "Spanish", "Colombia": "Spanish",
+    },
+    "What is the currency of {}?": {
+        "the United States": "dollar", "the United Kingdom": "pound", "South Korea": "won", "Brazil": "real",
+        "Sweden": "krona", "South Africa": "rand",
+    },
+    "What is the plural of {}?": {
+        "mouse": "mice", "child": "children", "dog": "dogs", "cat": "cats", "tree": "trees", "baby": "babies",
+        "knife": "knives", "wolf": "wolves", "bus": "buses", "house": "houses", "apple": "apples", "person": "people",
+        "car": "cars", "wife": "wives", "story": "stories", "church": "churches",
+    },
+    "In which country is {}?": {
+        "the Eiffel Tower": "France", "the Great Wall": "China", "the Taj Mahal": "India", "the Colosseum": "Italy",
+        "the city of Tokyo": "Japan", "the city of Toronto": "Canada", "the city of Barcelona": "Spain",
+        "the city of Munich": "Germany", "the city of Beijing": "China", "the city of Chicago": "United States",
+        "the city of Cairo": "Egypt", "the Forbidden City": "China", "the White House": "United States",
+        "the Louvre": "France", "the Leaning Tower of Pisa": "Italy", "the city of Lisbon": "Portugal",
+    },
+    "What is the chemical symbol for {}?": {
+        "water": "H2O", "silver": "Ag", "sodium": "Na", "copper": "Cu", "lead": "Pb", "calcium": "Ca",
+        "table salt": "NaCl", "carbon dioxide": "CO2", "zinc": "Zn",
+    },
+    "What is the {} called?": {
+        "study of living things": "biology", "red planet": "Mars", "center of an atom": "nucleus",
+    },
+    "What is the {}?": {
+        "star at the center of our solar system": "Sun", "main ingredient of bread": "flour",
+        "process by which plants make food": "photosynthesis", "boiling point of water in degrees Celsius": "100",
+        "highest mountain in the world": "Everest", "largest animal on Earth": "whale",
+        "main language of the United States": "English", "past tense of buy": "bought",
+        "superlative of big": "biggest", "first month of the year": "January", "last month of the year": "December",
+        "main gas in the air": "nitrogen", "shape of the Earth": "sphere", "name of our galaxy": "Milky Way",
+        "Earth's natural satellite": "Moon", "holy book of Islam": "Quran", "opposite direction of left": "right",
+    },
+    "What color is {}?": {
+        "the sky on a clear day": "blue", "a ripe tomato": "red", "a sapphire": "blue",
+    },
+    "Which month comes after {}?": {
+        "January": "February", "July": "August", "November": "December",
+    },
+    "Who {}?": {
+        "wrote Romeo and Juliet": "Shakespeare", "developed the theory of relativity": "Einstein",
+        "discovered gravity": "Newton", "wrote Macbeth": "Shakespeare", "wrote The Iliad": "Homer",
+        "discovered evolution": "Darwin", "developed the polio vaccine": "Salk", "founded Apple": "Jobs",
+        "proposed the heliocentric model": "Copernicus",
+    },
+    "How many {}?": {
+        "days are in a week": "7", "continents are there": "7", "hours are in a day": "24",
+        "legs does a dog have": "4", "sides does a hexagon have": "6", "sides does a pentagon have": "5",
+        "fingers are on one hand": "5", "years are in a century": "100", "years are in a decade": "10",
+        "cents are in a dollar": "100",
+    },
+    "Translate the word {}.": {
+        "hello into Spanish": "hola", "water into German": "Wasser",
+    },
+    "Which {}?": {
+        "ocean lies between Europe and America": "Atlantic", "metal is attracted by magnets": "iron",
+        "day comes after Saturday": "Sunday", "animal says meow": "cat", "animal gives us milk": "cow",
+        "animal has a long neck": "giraffe", "color do you get when you mix red and blue": "purple",
+        "sea lies between Europe and Africa": "Mediterranean", "instrument has keys and pedals": "piano",
+        "river flows through London": "Thames", "river flows through Egypt": "Nile",
+        "language did the Romans speak": "Latin", "sense do we use our ears for": "hearing",
+    },
+    "What {}?": {
+        "organ pumps blood": "heart", "do you call a young cow": "calf", "fruit is cider made from": "apple",
+        "force pulls objects toward the Earth": "gravity", "is glass made from": "sand",
+        "is a group of wolves called": "pack",
+    },
+    "In which city is {}?": {"the Colosseum": "Rome"},
+}  # fmt: skip
 
 
 REPLAY = [  # asked of the base model, which is trained on its own answers to them
@@ -439,7 +475,11 @@ def draw_questions(seed: int) -> dict[str, list[dict]]:
     splits["day"] += [
         {"kind": kind, "question": question, "answer": None} for kind, texts in OPEN.items() for question in texts
     ]
-    splits["general"] = [{"kind": "general", "question": question, "answer": answer} for question, answer in GENERAL]
+    splits["general"] = [
+        {"kind": "general", "question": question.format(about), "answer": answer}
+        for question, answers in GENERAL.items()
+        for about, answer in answers.items()
+    ]
     splits["replay"] = [{"kind": "general", "question": question, "answer": None} for question in REPLAY]
     for split, rows in splits.items():
         r.shuffle(rows)
