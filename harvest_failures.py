@@ -12,7 +12,6 @@ Exit     0 new examples, 10 nothing to do, 1 failed, 2 usage
 import argparse
 import os
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -83,7 +82,7 @@ class FailureHarvester:
         harvest = Harvest(window, folder / f"harvest_{window.day:%Y%m%d}.jsonl")
         earlier = list(read_jsonl(harvest.file, TrainingExample)) if harvest.file.exists() else []
         admitted, refused = guard.admit(self.find_failures(window))
-        failures = self._choose(admitted, earlier, harvest.skipped)
+        failures = self._choose(admitted, earlier, harvest)
         harvest.outcomes = self._examine(self._rewritten(failures), earlier)
         harvest.outcomes += [Outcome(failure, None, None, reason) for failure, reason in refused]
         harvest.quarantine = [_quarantined(outcome) for outcome in harvest.outcomes if outcome.refusal]
@@ -144,16 +143,17 @@ class FailureHarvester:
             for o in outcomes
         ]
 
-    def _choose(self, failures: Iterable[Failure], earlier: list[TrainingExample], skipped: Counter) -> list[Failure]:
+    def _choose(self, failures: Iterable[Failure], earlier: list[TrainingExample], harvest: Harvest) -> list[Failure]:
         """Drop what cannot or need not be learned, fold repeated questions into the newest, and count both."""
-        forbidden = held_out_questions()
+        forbidden, skipped = held_out_questions(), harvest.skipped
         known = {example.answer_id for example in earlier} | {normalise(e.instruction) for e in earlier}
+        elsewhere = _in_days_beside(harvest)
         newest: dict[str, Failure] = {}
         for failure in failures:
-            question = normalise(failure.answer.query)
+            question, late = normalise(failure.answer.query), failure.answer.timestamp < harvest.window.since
             if gist(failure.answer.query) in forbidden:
                 skipped["held out"] += 1
-            elif failure.answer.id in known or question in known:
+            elif failure.answer.id in known or question in known or (failure.answer.id in elsewhere and not late):
                 skipped["harvested before"] += 1
             elif proven_right(failure.answer) and not own_wording(failure.answer):
                 skipped["proven right, but not worth repeating"] += 1
@@ -168,6 +168,13 @@ def council_members() -> list[Member]:
     endpoints, settings = endpoint_members(), get_settings()
     own = [SelfMember()] if settings.self_samples or len(endpoints) >= settings.council_quorum else []
     return [MathMember(), LogicMember(), CodeMember(), KnowledgeMember(), *endpoints, *own]
+
+
+def _in_days_beside(harvest: Harvest) -> set[str]:
+    """The answers of the days around: where the time zone changes, a moment is of another day, up to two off."""
+    days = (harvest.window.day + timedelta(n) for n in (-2, -1, 1, 2))
+    files = [harvest.file.with_name(f"harvest_{day:%Y%m%d}.jsonl") for day in days]
+    return {example.answer_id for file in files if file.exists() for example in read_jsonl(file, TrainingExample)}
 
 
 def _is_late(record: dict, window: Window, seen: dict[date, float]) -> bool:

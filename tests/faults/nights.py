@@ -121,6 +121,18 @@ def _missed(days: int) -> Callable:
     return strike
 
 
+def _torn_ledger(place: Place, stack: ExitStack) -> None:
+    path = place.path / "logs/ledger.jsonl"
+    path.parent.mkdir(exist_ok=True)
+    with open(path, "a", encoding="utf-8") as out:
+        out.write("{\n")
+
+
+def _mended_ledger(place: Place) -> None:
+    path = place.path / "logs/ledger.jsonl"
+    path.write_text("".join(line for line in path.read_text().splitlines(keepends=True) if line != "{\n"))
+
+
 def _corrupt_page(place: Place, stack: ExitStack) -> None:
     file = place.path / "memory/memory.db"
     shutil.copy(file, place.path.parent / "backup.db")
@@ -198,7 +210,7 @@ FAULTS: dict[str, Fault] = {
         (1,),
         mend=_remove("training_data/harvest_20200101.jsonl"),
     ),
-    "corrupt line in the ledger": Fault(_write("logs/ledger.jsonl", "{\n"), ANY, mend=_remove("logs/ledger.jsonl")),
+    "corrupt line in the ledger": Fault(_torn_ledger, ANY, mend=_mended_ledger),
     "corrupt database page": Fault(_corrupt_page, (1,), mend=_restore),
     "database emptied": Fault(
         lambda place, stack: (_corrupt_page(place, stack), (place.path / "memory/memory.db").write_bytes(b""))[0],
@@ -218,8 +230,8 @@ FAULTS: dict[str, Fault] = {
         f"time zone {zone}": Fault(_set(TZ=zone), ANY)
         for zone in ("Pacific/Kiritimati", "Pacific/Niue", "Asia/Kolkata")
     },
-    "summer time begins": Fault(outside.clocks_change(outside.SPRING), (0,)),
-    "summer time ends": Fault(outside.clocks_change(outside.AUTUMN), (0,)),
+    "summer time begins": Fault(outside.clocks_change("begins"), (0, 10)),  # 10: it is another day there
+    "summer time ends": Fault(outside.clocks_change("ends"), (0, 10)),
     **{
         f"clock jumps {by} at {s}": Fault(outside.clock_jumps(by, HOOKS[s]), ANY)
         for by in ("+26h", "-26h", "+90m", "-90m")
@@ -262,7 +274,7 @@ def try_night(place: Place, names: list[str]) -> list[str]:
             environment |= fault.strike(place, stack) or {}
         night = place.night(**environment)
     wrong = _judge(night, faults)
-    for fault in faults:
+    for fault in sorted(faults, key=lambda fault: not fault.on_tmpfs):  # to mend something takes a disk
         fault.mend(place)
     place.mend()
     place.receiver.statuses.clear()

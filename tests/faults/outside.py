@@ -3,7 +3,6 @@
 import json
 import socket
 import threading
-import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,6 @@ CLOCK = {
     "NO_FAKE_STAT": "1",
     "FAKETIME_NO_CACHE": "1",
 }
-SPRING, AUTUMN = datetime(2026, 3, 29, 1, tzinfo=UTC), datetime(2026, 10, 25, 1, tzinfo=UTC)  # Europe's, at 2 or 3 AM
 
 
 def clock_jumps(by: str, hook: str) -> Callable:
@@ -37,16 +35,20 @@ def clock_jumps(by: str, hook: str) -> Callable:
     return strike
 
 
-def clocks_change(at: datetime) -> Callable:
-    """A night in Berlin that begins some seconds before summer time begins or ends, with a day behind it."""
+def clocks_change(which: str) -> Callable:
+    """A night in a time zone where summer time begins or ends seconds after it has begun."""
 
     def strike(place: Place, stack: ExitStack) -> dict[str, str]:
-        day = at.date() - timedelta(1)
-        place.remember(day, 500)
-        place.days.append(day)
-        return CLOCK | {"TZ": "Europe/Berlin", "FAKETIME": f"{at.timestamp() - 4 - time.time():+.0f}"}
+        soon, half_a_year = datetime.now(UTC) + timedelta(seconds=4), timedelta(182)
+        begins, ends = (soon, soon + half_a_year) if which == "begins" else (soon + half_a_year, soon)
+        return {"TZ": f"STD0DST-1,{_posix(begins)},{_posix(ends + timedelta(hours=1))}"}  # its end in summer time
 
     return strike
+
+
+def _posix(moment: datetime) -> str:
+    """A moment as POSIX TZ has it, n/h:m:s with days counted from 0."""
+    return f"{moment.timetuple().tm_yday - 1}/{moment:%H:%M:%S}"
 
 
 def silence(**environment: str) -> Callable:

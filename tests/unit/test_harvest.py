@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import time
 from datetime import date, datetime, timedelta
 
 import pytest
@@ -444,3 +445,31 @@ def test_a_window_may_be_given(memory):
     window = Window(YESTERDAY, 0, 1, False)
     assert harvester(memory).harvest(window).outcomes == []
     assert ledger.last("harvest")["complete"] is False
+
+
+@pytest.fixture
+def in_zone(monkeypatch):
+    """Set the machine's time zone; it is set back at the end."""
+
+    def move(zone):
+        monkeypatch.setenv("TZ", zone)
+        time.tzset()
+
+    yield move
+    monkeypatch.undo()
+    time.tzset()
+
+
+@pytest.mark.parametrize(
+    ("first", "then", "hour"),
+    [("Pacific/Niue", "UTC", 1), ("UTC", "Pacific/Niue", 1), ("Pacific/Niue", "Pacific/Kiritimati", 10)],
+)
+def test_where_the_time_zone_changes_nothing_is_harvested_as_of_two_days(memory, in_zone, first, then, hour):
+    in_zone("UTC")
+    put(memory, "What is 15% of 260?", "26", False, hour=hour)
+    days = [YESTERDAY + timedelta(n) for n in (-1, 0, 1)]
+    for zone in (first, then):
+        in_zone(zone)
+        harvests = [harvester(memory).harvest(day_window(day)) for day in days]
+    assert [len(rows(day)) for day in days].count(1) == 1 and sum(len(rows(day)) for day in days) == 1
+    assert sum(harvest.skipped["harvested before"] for harvest in harvests) == 1
