@@ -135,7 +135,8 @@ def run_suite() -> Result:
 
 
 def _one_day(day: date, good: list[dict], bad: list[dict], result: Result, embed: Callable) -> None:
-    rows = [row for case in [*good, *bad] for row in case["rows"]]
+    rows = [row | {"id": f"{row['id']} {day}"} for case in good for row in case["rows"]]  # answers of that day
+    rows += [row for case in bad for row in case["rows"]]
     believer, jurors = Believer(rows), [Nodder("a"), Nodder("b")]
     window = day_window(day)
     harvester = FailureHarvester(Day(window, rows), [MathMember(), believer, *jurors], embed)
