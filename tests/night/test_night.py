@@ -80,7 +80,7 @@ def test_a_night_harvests_trains_judges_and_deploys_what_is_better(council, ques
     assert metrics["losses"][-1] < 0.5 * metrics["losses"][0], "the model must have learnt its examples"
     assert latest.manifest["example_ids"] == sorted(example.id for example in examples)
     gate = ledger.last("gate")
-    assert (gate["release"], gate["serving"], gate["suites"]["held-out"]["asked"]) == (latest.name, "base", 48)
+    assert (gate["release"], gate["serving"], gate["suites"]["held-out"]["asked"]) == (latest.name, "base", 96)
     held = ledger.last("hold") is not None
     assert (gate["end"] == "promote") == (held or done.returncode != REFUSED)
     (report,) = (council.home / "logs").glob("report_*.html")
