@@ -31,6 +31,7 @@ _BARE = re.compile(r"\s*[$-]{0,2}\d[\d.,/]*%?(?: [a-z]+){0,2}[.!]\s+(?=[A-Z])") 
 _HALF_OF_DAY = re.compile(r"\d ?[ap]m\b", re.IGNORECASE)
 _ASSIGNMENT = re.compile(r"\b([a-z])\s*(?:=|is)\s*(?=[-−$]?[\d.])", re.IGNORECASE)
 _NUMBER = re.compile(r"\d+(?:[.,:/]\d+)*")
+_FORMULA = re.compile(r"(?:[A-Z][a-z]?\d*){2,}")  # H2O is a word
 _RELATION = re.compile(r"\b(?:of|after|before|from|times|plus|minus|more|less)\b", re.IGNORECASE)
 _SPELLINGS = [  # what is written otherwise than values.py reads it
     (r"(?<=\d)\\d?frac", r" \\frac"),
@@ -88,7 +89,7 @@ def answers_agree(response: str, expected: str) -> bool:
                 same = _same_date if find is find_dates else operator.eq
             return found is not None and same(found, wanted[0])
     wanted, told = find_amounts(expected), _told(response, find_amounts)
-    if not wanted:
+    if not wanted or _FORMULA.fullmatch(expected):
         return _same_words(plain_text(response), expected)
     return _same_list(told, expected) if len(wanted) > 1 else _same_amount(told, wanted[0])
 

@@ -1,8 +1,10 @@
 """Measure success on questions with known answers, through the server, exactly as a client sees it.
 
     python -m agent0.evaluate [examples/heldout.jsonl] [--model RELEASE] [--clients N]
+    python -m agent0.evaluate CANDIDATES.jsonl --model base --known 8 > general.jsonl
 
-Prints correct answers by kind and the latency. Questions are asked with store=false: they never enter memory.
+Prints correct answers by kind and the latency, or what of the questions the model knows. Questions are asked with
+store=false: they never enter memory.
 """
 
 import argparse
@@ -17,6 +19,8 @@ from agent0.command import DONE, USAGE, CouncilError, run_command
 from agent0.evidence import p95
 from agent0.quality import ANSWER_TOKENS, HELD_OUT, questions_file
 from agent0.records import Question, read_jsonl
+
+WARM = 0.7  # temperature at which a model says what it half knows in many ways
 
 
 @dataclass(frozen=True)
@@ -40,22 +44,38 @@ def load_questions(path: Path) -> list[Question]:
 
 
 def measure(
-    questions: list[Question], model: str | None = None, clients: int = 8, title: str = "measuring"
+    questions: list[Question],
+    model: str | None = None,
+    clients: int = 8,
+    title: str = "measuring",
+    temperature: float = 0,
 ) -> list[Outcome]:
-    """Ask each question once, greedily, and judge each answer by its exact result."""
+    """Ask each question once, greedily where nothing else is said, and judge each answer by its exact result."""
     replies = CouncilClient().ask_many(
         [question.question for question in questions],
         clients=clients,
         title=title,
         model=model,
         store=False,
-        temperature=0,
+        temperature=temperature,
         max_tokens=ANSWER_TOKENS,
     )
     return [
         Outcome(question, reply.text, answers_agree(reply.text, question.answer or ""), reply.seconds)
         for question, reply in zip(questions, replies, strict=True)
     ]
+
+
+def known(questions: list[Question], tries: int, model: str | None = None, clients: int = 8) -> list[Question]:
+    """Return what a model knows: right greedily, and in all of `tries` at WARM but one.
+
+    What it got right by luck, any training turns to wrong by chance, which is not forgetting: bench/RESULTS.md,
+    "Against forgetting".
+    """
+    greedy = measure(questions, model, clients)
+    warm = measure([q for q in questions for _ in range(tries)], model, clients, temperature=WARM)
+    right = [sum(outcome.correct for outcome in warm[at : at + tries]) for at in range(0, len(warm), tries)]
+    return [o.question for o, often in zip(greedy, right, strict=True) if o.correct and often >= tries - 1]
 
 
 def success_rate(outcomes: list[Outcome]) -> float:
@@ -90,10 +110,14 @@ def main() -> int:
     parser.add_argument("--model", help="a loaded release, or `base`; default: what serves")
     parser.add_argument("--clients", type=int, default=8, help="questions asked at once")
     parser.add_argument("--show", action="store_true", help="print every answer, too")
+    parser.add_argument("--known", type=int, metavar="N", help="print as JSONL what is right in all of N tries but one")
     arguments = parser.parse_args()
-    outcomes = measure(
-        load_questions(arguments.questions or questions_file(HELD_OUT)), arguments.model, arguments.clients
-    )
+    questions = load_questions(arguments.questions or questions_file(HELD_OUT))
+    if arguments.known:
+        for question in known(questions, arguments.known, arguments.model, arguments.clients):
+            print(question.model_dump_json())
+        return DONE
+    outcomes = measure(questions, arguments.model, arguments.clients)
     if arguments.show:
         for outcome in outcomes:
             mark = "right" if outcome.correct else "WRONG"

@@ -3,9 +3,10 @@
     python -m agent0.gate [RELEASE]        (default: loras/latest)
 
 Asked of both, greedily, through the server: held-out questions, what the serving release was trained to get right,
-and general questions that the base model gets right. The three ends are promote (exit 0), refuse and inconclusive
-(exit 30 both: nothing changes, and the examples stay in the pool for tomorrow). But what is new among the examples and
-not proven is suspect then, and set aside: else one bad night would spoil all that follow.
+and general questions, where the candidate is held against the base model, lest it forget a little night by night. The
+three ends are promote (exit 0), refuse and inconclusive (exit 30 both: nothing changes, and the examples stay in the
+pool for tomorrow). But what is new among the examples and not proven is suspect then, and set aside: else one bad night
+would spoil all that follow.
 """
 
 import argparse
@@ -17,7 +18,7 @@ from itertools import zip_longest
 from statistics import median
 
 from agent0 import adapters, ledger, veto
-from agent0.adapters import Release
+from agent0.adapters import BASE, Release
 from agent0.agreement import final_answer
 from agent0.client import CouncilClient
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
@@ -89,7 +90,7 @@ def judge(suites: dict[str, Change], kinds: dict[str, Change]) -> Judgement:
             reason = f"{name}: {change.lost} lost, {change.gained} gained of {change.asked} (p={chance:.1g})"
             return Judgement("refuse", reason, held_out.improvement, fell=True)
     if forgotten > (allowed := get_settings().max_forgetting):
-        reason = f"general questions: {forgotten:.0%} forgotten, {allowed:.0%} allowed"
+        reason = f"general questions: {forgotten:.1%} forgotten, {allowed:.0%} allowed"
         return Judgement("refuse", reason, held_out.improvement)
     chance = held_out.chance(worse=False)
     words = f"held-out {held_out.improvement:+.1%} of {held_out.asked}: {held_out.gained} gained, {held_out.lost} lost"
@@ -155,6 +156,7 @@ def examine(client: CouncilClient, serving: Release, candidate: Release) -> Exam
     load_release(client, candidate)
     try:
         answers = [measure(questions, release.name, title=f"asking {release.name}") for release in (serving, candidate)]
+        usual = measure(suites["general"], BASE, title=f"asking {BASE}") if not serving.is_base else answers[0]
     finally:
         unload_release(client, candidate)
     changes, start = {}, 0
@@ -162,6 +164,7 @@ def examine(client: CouncilClient, serving: Release, candidate: Release) -> Exam
         if rows:
             changes[name] = compare(*(outcomes[start : start + len(rows)] for outcomes in answers))
         start += len(rows)
+    changes["general"] = compare(*(outcomes[-len(suites["general"]) :] for outcomes in (usual, answers[1])))
     kinds = _by_kind(*(outcomes[: len(suites["held-out"])] for outcomes in answers))
     latency = {who: _latency(outcomes) for who, outcomes in zip(("serving", "candidate"), answers, strict=True)}
     names = [name for name, rows in suites.items() for _ in rows]

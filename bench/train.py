@@ -4,10 +4,13 @@ python -m bench.train [--steps 40]     with TRL_PYTHON naming a Python that has 
 python -m bench.train --geometry 8b    with random weights, for a GPU; UNSLOTH_PYTHON names a Python that has Unsloth
 
 Each trainer runs in a process of its own, one after the other. Useful tokens are those of the rows, without padding.
+With random weights each run passes over its rows twice, and every step of the second pass is timed: on a GPU the first
+one also pays for each kernel and length that the process has not met yet. All models are loaded before the first run.
 """
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import shutil
@@ -29,9 +32,9 @@ from agent0.recipe import ALL_LINEAR, ATTENTION, Recipe
 from agent0.records import Question, read_jsonl
 from agent0.settings import get_settings
 
-BATCH, WARM = 4, 5  # rows a step; steps that are not timed
+BATCH, WARM = 4, 5  # rows a step; steps of a single pass that are not timed
 OURS, HERE = "ours", Path(__file__).parent
-LIMIT = 100  # seconds that a trainer may take with random weights: a GPU costs by the minute
+LOADING, LIMIT = 90, 150  # seconds that a trainer may load and train with random weights: a GPU costs by the minute
 PEERS = {
     "TRL, fp32 base": {},
     "TRL, fp32 base, grouped by length": {"grouped": True},
@@ -63,7 +66,7 @@ TOKENIZER = ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja")
 
 @dataclass(frozen=True)
 class Run:
-    """Useful tokens a second in the steps after WARM, and the peak memory in MB: of the process on a CPU, what was
+    """Useful tokens a second in the timed steps, and the peak memory in MB: of the process on a CPU, what was
     allocated on a GPU, where `reserved` is what was held for it."""
 
     rate: float
@@ -129,7 +132,6 @@ def make_model(geometry: str, folder: Path) -> None:
 
 def ours(job: SimpleNamespace) -> None:
     """Train each run's rows as train_lora.sh does, on one model; print its seconds and memory."""
-    from accelerate.utils import extract_model_from_parallel
     from transformers import trainer
 
     from agent0 import qlora
@@ -143,26 +145,49 @@ def ours(job: SimpleNamespace) -> None:
     def train(run: dict, clock: trl_peer.Clock) -> None:
         trainer.DEFAULT_CALLBACKS[1:] = [clock]  # which every Trainer has
         rows = job.rows[: run["rows"]]
-        with tempfile.TemporaryDirectory() as folder:
-            qlora.fit(model, tokenizer, qlora.Job(job.path, None, rows, [], recipe(run["batch"]), 0, folder))
-        extract_model_from_parallel(model, keep_fp32_wrapper=False)  # else the next run wraps it twice
+        for _ in range(run["passes"]):
+            with tempfile.TemporaryDirectory() as folder:
+                qlora.fit(model, tokenizer, qlora.Job(job.path, None, rows, [], recipe(run["batch"]), 0, folder))
 
-    for run in job.runs:
-        trl_peer.tell(run, train)
+    trl_peer.do(job, train)
 
 
-def results(command: list[str], job: dict) -> Iterator[dict]:
-    """Run a trainer; yield what it says of each run when it says it, and of its own end where that is a failure."""
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        timer = threading.Timer(job["limit"], process.kill)
-        timer.start()
+class Trainer:
+    """A trainer's process, which loads its model at once and trains when its turn comes."""
+
+    def __init__(self, command: list[str], job: dict) -> None:
+        self.job, self.said = job, []
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._write(json.dumps(job))
+
+    def wait(self) -> "Trainer":
+        """Return when it is loaded, or has failed to."""
+        with self._limit(LOADING):
+            self.said = list(itertools.takewhile(lambda line: line != "ready\n", self.process.stdout))
+        return self
+
+    def results(self) -> Iterator[dict]:
+        """Give it its turn; yield what it says of each run when it says it, and of its own end if that is a failure."""
+        with contextlib.suppress(BrokenPipeError), self.process, self._limit(self.job["limit"]):
+            self._write("go")
+            lines = itertools.chain(self.said, self.process.stdout)
+            yield from (json.loads(line) for line in lines if line.startswith('{"run"'))
+        if self.process.returncode:
+            name, code = self.job["runs"][0]["name"], self.process.returncode
+            yield {"run": {"name": name}, "error": f"its process ended with {code}"}
+
+    def _write(self, line: str) -> None:
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(json.dumps(job))
-            process.stdin.close()
-        yield from (json.loads(line) for line in process.stdout if line.startswith('{"run"'))
-        timer.cancel()
-    if process.returncode:
-        yield {"run": {"name": job["runs"][0]["name"]}, "error": f"its process ended with {process.returncode}"}
+            print(line, file=self.process.stdin, flush=True)
+
+    @contextlib.contextmanager
+    def _limit(self, seconds: float) -> Iterator[None]:
+        timer = threading.Timer(seconds, self.process.kill)
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
 
 
 class Table:
@@ -184,8 +209,9 @@ class Table:
         print(f"{run['name']:36} {run['batch']:2} rows a step: {speed}, {memory}{held}", flush=True)
 
     def _measured(self, run: dict, steps: list[float], memory: float, reserved: float = 0) -> Run:
-        tokens = sum(self.lengths[: run["rows"]]) * (1 - WARM / len(steps))
-        return Run(tokens / sum(steps[WARM:]), memory, reserved)
+        warm = WARM if run["passes"] == 1 else 0
+        tokens = sum(self.lengths[: run["rows"]]) * (1 - warm / len(steps))
+        return Run(tokens / sum(steps[warm:]), memory, reserved)
 
 
 def matmul_peak() -> float:
@@ -222,39 +248,48 @@ def job(path: str, plan: argparse.Namespace, rows: list[dict], runs: list[dict],
 
 def runs(plan: argparse.Namespace, lengths: list[int], name: str, options: dict) -> list[dict]:
     """Return a run for each batch: the first rows, as many as the steps take; `packed` ones hold a batch's tokens."""
-    made = [{"name": name, "batch": batch, "rows": batch * plan.steps, **options} for batch in plan.batch]
+    kind = {"name": name, "passes": 2 if plan.geometry else 1, **options}
+    made = [{**kind, "batch": batch, "rows": batch * plan.steps} for batch in plan.batch]
     for run in made if "packed" in options else []:
         run["packed"] = sum(lengths[: run["rows"]]) // plan.steps
     return made
 
 
-def compare(path: str, plan: argparse.Namespace) -> None:
-    """Print what each trainer makes of the rows.
+def trainers(path: str, plan: argparse.Namespace, rows: list[dict], pairs: list[tuple[str, str]]) -> Iterator[Trainer]:
+    """Start each trainer when it is asked for.
 
     With random weights a peer's process does all its runs, since it takes long to load; without, each has one of its
     own, since a process has but one peak of memory on a CPU.
     """
-    pairs = questions(plan.steps * max(plan.batch))
-    rows = encoded(path, pairs)
     lengths = [len(row["input_ids"]) for row in rows]
-    print(f"{len(rows)} rows, {plan.steps} steps a run; {machine()}", flush=True)
-    table = Table(lengths)
 
-    def run(command: list[str], rows: list[dict], names: dict[str, dict], **kind: bool) -> None:
+    def start(command: list[str], rows: list[dict], names: dict[str, dict], **kind: bool) -> Trainer:
         turns = [turn for name, options in names.items() for turn in runs(plan, lengths, name, options)]
-        for result in results(command, job(path, plan, rows, turns, **kind)):
-            table.tell(result)
+        return Trainer(command, job(path, plan, rows, turns, **kind))
 
-    run([sys.executable, "-m", "bench.train", "--ours"], rows, {OURS: {}})
+    yield start([sys.executable, "-m", "bench.train", "--ours"], rows, {OURS: {}})
     trl, unsloth = (os.environ.get(name) for name in ("TRL_PYTHON", "UNSLOTH_PYTHON"))
     if trl and plan.geometry:
         names = {f"TRL, NF4 base{how}": options for how, options in NF4_PEERS.items()}
-        run([trl, str(HERE / "trl_peer.py")], conversations(pairs), names, nf4=True)
+        yield start([trl, str(HERE / "trl_peer.py")], conversations(pairs), names, nf4=True)
     elif trl:
         for name, options in PEERS.items():
-            run([trl, str(HERE / "trl_peer.py")], conversations(pairs), {name: options}, **options)
+            yield start([trl, str(HERE / "trl_peer.py")], conversations(pairs), {name: options}, **options)
     if unsloth and plan.geometry:
-        run([unsloth, str(HERE / "unsloth_peer.py")], conversations(pairs), {"Unsloth, NF4 base": {}})
+        yield start([unsloth, str(HERE / "unsloth_peer.py")], conversations(pairs), {"Unsloth, NF4 base": {}})
+
+
+def compare(path: str, plan: argparse.Namespace) -> None:
+    """Print what each trainer makes of the rows; those with random weights load all at once, for their time's sake."""
+    pairs = questions(plan.steps * max(plan.batch))
+    rows = encoded(path, pairs)
+    print(f"{len(rows)} rows, {plan.steps} steps a run; {machine()}", flush=True)
+    table, started = Table([len(row["input_ids"]) for row in rows]), trainers(path, plan, rows, pairs)
+    if plan.geometry:
+        started = [trainer.wait() for trainer in list(started)]
+    for trainer in started:
+        for result in trainer.results():
+            table.tell(result)
 
 
 def main() -> int:
@@ -268,7 +303,7 @@ def main() -> int:
     parser.add_argument("--ours", action="store_true", help=argparse.SUPPRESS)
     plan = parser.parse_args()
     if plan.ours:
-        ours(SimpleNamespace(**json.load(sys.stdin)))
+        ours(SimpleNamespace(**json.loads(sys.stdin.readline())))
     elif plan.make:
         make_model(plan.geometry, Path(plan.folder))
     elif plan.geometry:

@@ -9,20 +9,24 @@ import time
 from types import SimpleNamespace
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, TrainerCallback, set_seed
 
 GPU = torch.cuda.is_available()
 DTYPE = torch.bfloat16 if GPU else torch.float32
+SEED = 7
 
 
 class Clock(TrainerCallback):
-    """Seconds of each optimiser step, with the loading of its rows, without the saving of checkpoints.
+    """Seconds of each optimiser step of the last pass, with the loading of its rows; no checkpoint is saved.
 
-    A GPU still works when a step's call returns: it is waited for.
+    A GPU still works when a step's call returns: it is waited for. What it holds for an earlier run is given back, but
+    not between the passes of one: to ask for it again takes time.
     """
 
     def __init__(self) -> None:
-        self.steps: list[float] = []
+        gc.collect()
+        if GPU:
+            torch.cuda.empty_cache()
 
     def lap(self) -> float:
         """Seconds since the last lap."""
@@ -32,17 +36,15 @@ class Clock(TrainerCallback):
         return self.since - before
 
     def on_train_begin(self, args, state, control, **kwargs):
-        gc.collect()  # what an earlier run left
+        self.steps: list[float] = []
+        gc.collect()  # what an earlier pass left
         if GPU:
-            torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
         self.since = time.monotonic()
 
     def on_step_end(self, args, state, control, **kwargs):
         self.steps.append(self.lap())
-
-    def on_save(self, args, state, control, **kwargs):
-        self.lap()
+        control.should_save = False
 
 
 def peak() -> dict[str, float]:
@@ -54,13 +56,20 @@ def peak() -> dict[str, float]:
 
 def tell(run: dict, train) -> None:
     """Do train(run, clock) and print what bench/train.py reads: the run's seconds and memory, or why it failed."""
-    clock = Clock()
     try:
+        clock = Clock()
         train(run, clock)
         result = {"steps": clock.steps, **peak()}
     except Exception as error:
         result = {"error": f"{type(error).__name__}: {error}".splitlines()[0][:300]}
     print(json.dumps({"run": run, **result}), flush=True)
+
+
+def do(job: SimpleNamespace, train) -> None:
+    """Say that all is loaded, wait for this trainer's turn, and do the job's runs."""
+    print("\nready", flush=True)
+    for run in job.runs if sys.stdin.readline() else []:  # bench/train.py is gone: no turn comes
+        tell(run, train)
 
 
 def load(job: SimpleNamespace):
@@ -96,12 +105,15 @@ def arguments(run: dict, job: SimpleNamespace, folder: str) -> dict:
         "save_strategy": "no",
         "logging_strategy": "no",
         "disable_tqdm": True,
-        "seed": 7,
+        "seed": SEED,
     }
 
 
 def trains(job: SimpleNamespace, model, tokenizer, **adapter):
-    """Return the training of one run, on a model that has no adapter before and after, or keeps the one it has."""
+    """Return the training of one run, on a model that has no adapter before and after, or keeps the one it has.
+
+    Each pass of a run meets the same rows in the same order.
+    """
     from datasets import Dataset
     from trl import SFTConfig, SFTTrainer
 
@@ -116,7 +128,9 @@ def trains(job: SimpleNamespace, model, tokenizer, **adapter):
                 **adapter,
             )
             try:
-                trainer.train()
+                for _ in range(run["passes"]):
+                    set_seed(SEED)
+                    trainer.train()
             finally:
                 if adapter:
                     trainer.model.unload()
@@ -127,11 +141,9 @@ def trains(job: SimpleNamespace, model, tokenizer, **adapter):
 def main() -> None:
     from peft import LoraConfig
 
-    job = SimpleNamespace(**json.loads(sys.stdin.read()))
+    job = SimpleNamespace(**json.loads(sys.stdin.readline()))
     lora = LoraConfig(r=16, lora_alpha=32, target_modules=job.modules, task_type="CAUSAL_LM")
-    train = trains(job, load(job), AutoTokenizer.from_pretrained(job.path), peft_config=lora)
-    for run in job.runs:
-        tell(run, train)
+    do(job, trains(job, load(job), AutoTokenizer.from_pretrained(job.path), peft_config=lora))
 
 
 if __name__ == "__main__":

@@ -44,6 +44,7 @@ from agent0.agreement import answers_agree, final_answer
         ("14:35", "2:35 PM"),
         ("It ends at 2:35.", "14:35"),
         ("The answer is Paris.", "Paris"),
+        ("The symbol for water is H2O. It has 2 hydrogen atoms and 1 oxygen atom.", "H2O"),
         ("It is 36, not 40.", "36"),
         ("The answer is not 40 but 36.", "36"),
         ("It isn't 40, it is 36.", "36"),

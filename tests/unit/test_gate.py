@@ -1,10 +1,12 @@
 """The gate: a candidate is tried only on evidence that it is better, and never where it is worse anywhere."""
 
+from itertools import chain
+
 import pytest
 from council_stub import Behaviour, Stub
 from lora_kit import make_base, make_release, stage
 
-from agent0 import adapters, gate, ledger, veto
+from agent0 import adapters, evaluate, gate, ledger, veto
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, CouncilError
 from agent0.gate import Change, judge
 from agent0.pool import load_pool
@@ -111,7 +113,8 @@ def test_what_a_release_learned_that_is_not_promoted_is_set_aside_unless_it_is_p
     adapters.point("current", serving)
     candidate = adapters.publish(stage(seed=2), {"example_ids": list(said), "parent": "base"})
     server.loaded, server.stable = {"base", serving.name}, serving.name
-    server.behaviours = {serving.name: Behaviour(right=0.5), candidate.name: Behaviour(right=after)}
+    rights = {"base": 0.2, serving.name: 0.5, candidate.name: after}
+    server.behaviours = {name: Behaviour(right=right) for name, right in rights.items()}
     assert run(monkeypatch, candidate.name) == REFUSED
     assert ledger.last("gate")["end"] == end
     assert {example.id for example in load_pool(folder)} == left
@@ -120,6 +123,37 @@ def test_what_a_release_learned_that_is_not_promoted_is_set_aside_unless_it_is_p
         assert "1 new examples that nothing proves are set aside" in ledger.last("gate")["reason"]
         assert veto.veto("claimed", undo=True), "people may know better"
         assert {example.id for example in load_pool(folder)} == set(said)
+
+
+def test_what_nights_forget_adds_up(server, monkeypatch):
+    """A candidate that is better than what serves, and knows much less than the base model, is refused."""
+    serving, candidate = make_release(), adapters.publish(stage(seed=2), {"parent": "base"})
+    adapters.point("current", serving)
+    server.loaded, server.stable = {"base", serving.name}, serving.name
+    server.behaviours = {serving.name: Behaviour(right=0.3), candidate.name: Behaviour(right=0.6)}
+    assert run(monkeypatch, candidate.name) == REFUSED
+    assert "general questions: 40.0% forgotten" in ledger.last("gate")["reason"]
+    server.behaviours["base"] = Behaviour(right=0.6)
+    assert run(monkeypatch, candidate.name) == DONE
+
+
+def test_a_model_knows_what_it_gets_right_greedily_and_nearly_always_otherwise(server, home, monkeypatch, capsys):
+    tries = {"always": [1, 1, 1, 1, 1], "one miss": [1, 1, 1, 0, 1], "two": [1, 0, 1, 1, 0], "lucky": [0, 1, 1, 1, 1]}
+    rows = [Question(id=name, kind="general", question=f"{name}?", answer="Ulm") for name in tries]
+    write_jsonl(home / "candidates.jsonl", rows)
+    server.answers |= {f"{name}?": (0, "Ulm") for name in tries}
+    left = {f"{name}?": list(right) for name, right in tries.items()}
+
+    def one_by_one(stub):
+        stub.behaviours["base"].right = left[stub.asked[-1]["messages"][0]["content"]].pop(0)
+
+    server.on_ask = one_by_one
+    options = {"--model": "base", "--known": "4", "--clients": "1"}
+    monkeypatch.setattr("sys.argv", ["evaluate", "candidates.jsonl", *chain.from_iterable(options.items())])
+    monkeypatch.chdir(home)
+    assert evaluate.main() == DONE
+    assert [Question.model_validate_json(line) for line in capsys.readouterr().out.splitlines()] == rows[:2]
+    assert [body["temperature"] for body in server.asked] == [0] * 4 + [evaluate.WARM] * 16
 
 
 def test_what_serves_is_not_judged_against_itself(server, monkeypatch):
@@ -138,7 +172,7 @@ def test_a_server_that_fails_is_no_verdict(server, monkeypatch):
     assert server.loaded == {"base"}
 
 
-GAIN, LEVEL = Change(192, 60, 5), Change(57, 1, 1)
+GAIN, LEVEL = Change(192, 60, 5), Change(210, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +181,8 @@ GAIN, LEVEL = Change(192, 60, 5), Change(57, 1, 1)
         ({"held-out": GAIN, "general": LEVEL}, {"time": Change(16, 4, 0)}, "promote", "held-out +28.6%"),
         ({"held-out": Change(192, 4, 0), "general": LEVEL}, {"time": LEVEL}, "inconclusive", "4 gained, 0 lost"),
         ({"held-out": Change(192, 5, 0), "general": LEVEL}, {"time": LEVEL}, "promote", "5 gained"),
-        ({"held-out": GAIN, "general": Change(50, 1, 20)}, {"time": LEVEL}, "refuse", "38% forgotten, 20% allowed"),
-        ({"held-out": GAIN, "general": Change(50, 1, 10)}, {"time": LEVEL}, "promote", "held-out"),
+        ({"held-out": GAIN, "general": Change(210, 0, 5)}, {"time": LEVEL}, "refuse", "2.4% forgotten, 2% allowed"),
+        ({"held-out": GAIN, "general": Change(210, 0, 4)}, {"time": LEVEL}, "promote", "held-out"),
         (
             {"held-out": GAIN, "general": LEVEL, "fixed": Change(64, 1, 9)},
             {"time": LEVEL},
