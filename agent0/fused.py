@@ -15,6 +15,12 @@ from peft.tuners.lora import LoraLayer
 from torch.autograd.function import once_differentiable
 
 
+def _low_rank_gradients(ctx, gradient, rows, b, low):
+    """Return the gradients of x A', of A and of B, of which the last two keep their own type."""
+    narrow = (gradient @ b).mul_(ctx.scaling)
+    return narrow, (narrow.T @ rows).to(ctx.dtype), (gradient.T @ low).to(ctx.dtype).mul_(ctx.scaling)
+
+
 class _Product(torch.autograd.Function):
     """x W' + s (x A') B', with W frozen: the adapter's part is added in place, forward and backward.
 
@@ -34,9 +40,8 @@ class _Product(torch.autograd.Function):
     def backward(ctx, gradient):
         rows, weight, a, b, low = ctx.saved_tensors
         gradient = gradient.reshape(-1, gradient.shape[-1])
-        narrow = (gradient @ b).mul_(ctx.scaling)
+        narrow, to_a, to_b = _low_rank_gradients(ctx, gradient, rows, b, low)
         to_x = (gradient @ weight).addmm_(narrow, a) if ctx.needs_input_grad[0] else None
-        to_a, to_b = (narrow.T @ rows).to(ctx.dtype), (gradient.T @ low).to(ctx.dtype).mul_(ctx.scaling)
         return None if to_x is None else to_x.view(*ctx.shape), None, to_a, to_b, None
 
 
@@ -58,12 +63,11 @@ class _Product4(torch.autograd.Function):
     @once_differentiable
     def backward(ctx, gradient):
         rows, a, b, low = ctx.saved_tensors
-        gradient = gradient.reshape(-1, gradient.shape[-1]).to(rows.dtype)
-        narrow, to_x = (gradient @ b).mul_(ctx.scaling), None
+        gradient, to_x = gradient.reshape(-1, gradient.shape[-1]).to(rows.dtype), None
+        narrow, to_a, to_b = _low_rank_gradients(ctx, gradient, rows, b, low)
         if ctx.needs_input_grad[0]:
             weight = dequantize_4bit(ctx.packed, ctx.state).to(rows.dtype)
             to_x = (gradient @ weight).addmm_(narrow, a).view(ctx.shape).to(ctx.came)
-        to_a, to_b = (narrow.T @ rows).to(ctx.dtype), (gradient.T @ low).to(ctx.dtype).mul_(ctx.scaling)
         return to_x, None, to_a, to_b, None
 
 

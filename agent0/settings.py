@@ -103,7 +103,7 @@ class Settings(BaseSettings):
     alertmanager_url: SecretStr | None = Field(None, description="Alertmanager, told of what a person should look at")
     pushgateway_url: SecretStr | None = Field(None, description="Pushgateway that takes the figures of each night")
     metrics_textfile: Path | None = Field(None, description="the same as a file for node-exporter: FOLDER/council.prom")
-    max_forgetting: float = Field(0.02, ge=0, le=1, description="share of general questions that a release may lose")
+    max_forgetting: float = Field(0.02, ge=0, le=1, description="share of what base knows that a release may lose")
     min_free_disk_gb: float = Field(2, ge=0, description="free disk needed before a training, GB")
     memory_days: int = Field(0, ge=0, description="records older than this are forgotten at night; 0: never")
     keep_releases: int = Field(5, ge=1, description="releases kept besides those in use")

@@ -42,7 +42,7 @@ def ensure_server(client: CouncilClient) -> int | None:
 
 
 def await_health(client: CouncilClient, server: subprocess.Popen, path) -> None:
-    """Wait until the server is healthy. Raises CouncilError that points at its log when it is not in time."""
+    """Wait until the server is healthy. Raises CouncilError that points at its log when it ends or is not in time."""
     deadline = time.monotonic() + START_SECONDS
     while time.monotonic() < deadline and server.poll() is None:
         try:
@@ -50,6 +50,8 @@ def await_health(client: CouncilClient, server: subprocess.Popen, path) -> None:
             return
         except ServerError:
             time.sleep(0.5)
+    if (code := server.poll()) is not None:
+        raise CouncilError(f"the server ended with {code}; see {path}")
     server.terminate()
     raise CouncilError(f"the server did not become healthy within {START_SECONDS} s; see {path}")
 

@@ -173,7 +173,9 @@ def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
     assert train.starting_point(SHAPE).is_base
 
 
-@pytest.mark.parametrize(("trained", "rate", "taken"), [(False, None, 7e-4), (True, None, 2.8e-4), (True, "1e-3", 1e-3)])
+@pytest.mark.parametrize(
+    ("trained", "rate", "taken"), [(False, None, 7e-4), (True, None, 2.8e-4), (True, "1e-3", 1e-3)]
+)
 def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(home, monkeypatch, trained, rate, taken):
     make_base(home / "models" / "tiny", monkeypatch)
     fill(home, 6)
