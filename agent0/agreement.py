@@ -16,7 +16,9 @@ _CLAUSE_END = re.compile(
 _DENIED = re.compile(
     r"\b(?:not|never|neither|nor|cannot|unknown|wrong|incorrect|(?:is|was|are|were|ca|could)n['’]t)\b", re.IGNORECASE
 )
+_EITHER = re.compile(r"\bor\b", re.IGNORECASE)
 _CHOICE = re.compile(r"\bor\b|(?<=\d)[-–](?=\d[\d.,]*\D*$)")  # 36 or 40, 36-40
+_ASIDE = re.compile(r",\s+(?:which|specifically|also)\b.*", re.DOTALL)  # Spain, which some call Iberia or Hispania
 _REVISED = re.compile(
     r"\b(?:actually|wait|oops|correction|sorry|scratch that|on second thou?ght)\b|\bno,", re.IGNORECASE
 )
@@ -210,8 +212,11 @@ def _same_words(response: str, expected: str) -> bool:
     if wanted in ("yes", "no"):
         said = re.findall(r"\b(?:yes|no)\b", normalise(response if told is None else told))
         return said[:1] == [wanted]
-    clauses = [normalise(clause) for clause in _CLAUSE_END.split(response if told is None else told)]
-    for sign in (_DENIED, re.compile(r"\bor\b")):
-        if not sign.search(wanted):
-            clauses = [clause for clause in clauses if not sign.search(clause)]
-    return bool(wanted) and any(re.search(rf"(?<!\w){re.escape(wanted)}(?!\w)", clause) for clause in clauses)
+    clauses = _CLAUSE_END.split(response if told is None else told)
+    if not _DENIED.search(wanted):
+        clauses = [clause for clause in clauses if not _DENIED.search(clause)]
+    if not _EITHER.search(wanted):
+        clauses = [_ASIDE.sub("", clause) if _EITHER.search(clause) else clause for clause in clauses]
+        clauses = [clause for clause in clauses if not _EITHER.search(clause)]
+    stands = re.compile(rf"(?<!\w){re.escape(wanted)}(?!\w)")
+    return bool(wanted) and any(stands.search(normalise(clause)) for clause in clauses)

@@ -31,7 +31,7 @@ from agent0.budget import Budget
 from agent0.command import log
 from agent0.data_parallel import choose_processes, is_first, together
 from agent0.fused import cross_entropy, fuse_adapters
-from agent0.packing import common_prefix, packer
+from agent0.packing import BY_ROWS, common_prefix, packer
 from agent0.recipe import Recipe
 
 LOOKS = 6  # checkpoints a run, each with a look at the validation loss
@@ -75,8 +75,9 @@ def load_base(path: str) -> torch.nn.Module:
     trained on". On a CPU NF4 weights are unpacked once, to the same values, instead of in each pass.
     """
     dtype, gpu = compute_dtype(), torch.cuda.is_available()
+    options = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa" if gpu else BY_ROWS}
     if comes_in_four_bits(path):
-        return AutoModelForCausalLM.from_pretrained(path, dtype=dtype, use_safetensors=True)
+        return AutoModelForCausalLM.from_pretrained(path, **options)
     nf4 = BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
@@ -84,7 +85,7 @@ def load_base(path: str) -> torch.nn.Module:
         bnb_4bit_compute_dtype=dtype,
         bnb_4bit_quant_storage=dtype if gpu else torch.uint8,  # FSDP shards one type alone
     )
-    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, dtype=dtype, use_safetensors=True)
+    base = AutoModelForCausalLM.from_pretrained(path, quantization_config=nf4, **options)
     return base if gpu else base.dequantize()
 
 

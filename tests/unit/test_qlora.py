@@ -49,10 +49,14 @@ def plain_loss(model, rows: list[dict]) -> torch.Tensor:
     return model(input_ids=ids, attention_mask=mask, labels=labels).loss
 
 
-def our_loss(model, rows: list[dict], prefix: list[int] | None = None) -> torch.Tensor:
+def our_loss(model, rows: list[dict], prefix: list[int] | None = None, attention=packing.BY_ROWS) -> torch.Tensor:
     batch = packing.packer(packing.common_prefix(rows) if prefix is None else prefix)(rows)
     trainer = SimpleNamespace(accelerator=SimpleNamespace(unwrap_model=lambda m: m))
-    return qlora.AnswerTrainer.compute_loss(trainer, model, batch)
+    base = model.get_base_model()
+    base.set_attn_implementation(attention)
+    loss = qlora.AnswerTrainer.compute_loss(trainer, model, batch)
+    base.set_attn_implementation("sdpa")
+    return loss
 
 
 def saved(folder, levels: int | None = None, width: int = 32):
@@ -95,20 +99,21 @@ def test_a_layer_in_nf4_computes_in_one_go_what_peft_computes_in_many(tmp_path):
     torch.testing.assert_close(gradients(model), expected, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("attention", [packing.BY_ROWS, "sdpa"])
 @pytest.mark.parametrize("seed", range(10))
-def test_loss_and_gradients_equal_plain_transformers_over_a_thousand_batches(seed):
+def test_loss_and_gradients_equal_plain_transformers_over_a_thousand_batches(seed, attention):
     model = tiny_model()
     torch.manual_seed(seed)
     for _ in range(100):
-        check_parity(model, random_rows(int(torch.randint(1, 6, ()))))
+        check_parity(model, random_rows(int(torch.randint(1, 6, ()))), attention)
 
 
-def check_parity(model, rows: list[dict]) -> None:
+def check_parity(model, rows: list[dict], attention: str) -> None:
     model.zero_grad()
     plain_loss(model, rows).backward()
     plain = gradients(model)
     model.zero_grad()
-    loss = our_loss(model, rows)
+    loss = our_loss(model, rows, attention=attention)
     loss.backward()
     assert loss.item() == pytest.approx(plain_loss(model, rows).item(), abs=1e-5)
     for name, gradient in gradients(model).items():
