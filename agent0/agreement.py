@@ -96,6 +96,11 @@ def answers_agree(response: str, expected: str) -> bool:
     return _same_list(told, expected) if len(wanted) > 1 else _same_amount(told, wanted[0])
 
 
+def is_right(response: str, answers: str) -> bool:
+    """Whether a free-text response gives one of a question's right answers ("Italy | Italian")."""
+    return any(answers_agree(response, answer) for answer in answers.split(" | "))
+
+
 def plain_text(text: str) -> str:
     """Drop Markdown and LaTeX dress, and write number words in digits."""
     for written, read in _SPELLINGS:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from agent0.agreement import answers_agree
+from agent0.agreement import is_right
 from agent0.client import CouncilClient
 from agent0.command import DONE, USAGE, CouncilError, run_command
 from agent0.evidence import p95
@@ -61,7 +61,7 @@ def measure(
         max_tokens=ANSWER_TOKENS,
     )
     return [
-        Outcome(question, reply.text, answers_agree(reply.text, question.answer or ""), reply.seconds)
+        Outcome(question, reply.text, is_right(reply.text, question.answer or ""), reply.seconds)
         for question, reply in zip(questions, replies, strict=True)
     ]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from itertools import chain, zip_longest
 
 from agent0.adapters import Release
-from agent0.agreement import answers_agree
+from agent0.agreement import is_right
 from agent0.client import CouncilClient, Reply, ServerError
 from agent0.command import CouncilError
 from agent0.evidence import Pair
@@ -49,7 +49,7 @@ def load_replays(candidate: Release) -> list[Question]:
     asked = _yesterday()
     sample = _sample(asked, candidate.name)
     known = {text: answer for text in sample if (answer := _known_answer(asked[text]))}
-    right = sum(answers_agree(asked[text]["response"], answer) for text, answer in known.items())
+    right = sum(is_right(asked[text]["response"], answer) for text, answer in known.items())
     if right < get_settings().rollback_threshold_success * len(known):
         return []
     trained = _trained_on(candidate)
@@ -121,6 +121,6 @@ def ask_both(
 
 def compare(question: Question, stable: Reply, candidate: Reply) -> Pair:
     """What the two replies to a question with a known answer are worth."""
-    right = (answers_agree(reply.text, question.answer) for reply in (stable, candidate))
+    right = (is_right(reply.text, question.answer) for reply in (stable, candidate))
     times = (reply.seconds * 1000 for reply in (stable, candidate))
     return Pair(question.id, *right, *times, stable.tokens, candidate.tokens)

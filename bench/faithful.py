@@ -5,7 +5,7 @@ from pathlib import Path
 
 import requests
 
-from agent0.agreement import answers_agree
+from agent0.agreement import is_right
 from agent0.models import base_model_path
 from agent0.quality import ANSWER_TOKENS
 from agent0.records import Question
@@ -81,5 +81,5 @@ def compare(url: str, adapter: Path, questions: list[Question]) -> tuple[float, 
         differences += [abs(ours - theirs) for ours, theirs in zip(told.logprobs, logprobs, strict=True)]
         same += equal
         text = told.text if equal else reference.answer(prompt)
-        verdicts += answers_agree(told.text, question.answer) == answers_agree(text, question.answer)
+        verdicts += is_right(told.text, question.answer) == is_right(text, question.answer)
     return verdicts / len(questions), same / len(questions), sum(differences) / len(differences)

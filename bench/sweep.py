@@ -16,7 +16,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from agent0 import recipe as rule
-from agent0.agreement import answers_agree
+from agent0.agreement import is_right
 from agent0.command import DONE, log, run_command
 from agent0.models import base_model_name, base_model_path
 from agent0.pool import load_pool
@@ -86,7 +86,7 @@ def answer(folder: Path) -> None:
             replies = clients.map(
                 lambda q: engine.answer(q.question, model="candidate", max_tokens=ANSWER_TOKENS), questions
             )
-            scores[name] = [answers_agree(r.text, q.answer) for q, r in zip(questions, replies, strict=True)]
+            scores[name] = [is_right(r.text, q.answer) for q, r in zip(questions, replies, strict=True)]
     write_json(folder / "score.json", {name: [sum(right), len(right)] for name, right in scores.items()})
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from agent0.agreement import answers_agree, final_answer
+from agent0.agreement import answers_agree, final_answer, is_right
 
 
 @pytest.mark.parametrize(
@@ -150,3 +150,10 @@ def test_final_answer():
     assert final_answer("ANSWER: 6 * 6 = 36") == "36"
     assert final_answer("there are 12, then 36") == "36"
     assert final_answer("no idea") == "no idea"
+
+
+def test_one_of_several_right_answers_is_enough():
+    assert is_right("Palermo lies in the Italian region of Sicily.", "Italy | Italian")
+    assert is_right("It is in Italy.", "Italy | Italian")
+    assert not is_right("It is in Spain.", "Italy | Italian")
+    assert not is_right("It is in Italy or Spain.", "Italy | Italian")
