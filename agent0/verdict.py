@@ -2,7 +2,9 @@
 
 The bar is the threshold; where stable itself is beyond it, the bar is what stable does on the same questions. Rolled
 back is what is proven to miss its bar, and promoted what holds it and is proven not to miss it by a MARGIN; what is
-neither is held: stable keeps serving. The proofs are bets (agent0/sequential.py), so it may be asked at any time.
+neither is held: stable keeps serving. What passed the gate is better on many more questions than a watch can ask, so
+that here it need not be better once more, by luck: it may not be worse by a MARGIN than stable. The proofs are bets
+(agent0/sequential.py), so it may be asked at any time.
 """
 
 from bisect import insort
@@ -53,8 +55,8 @@ def verdict(evidence: Evidence, thresholds: Thresholds) -> Verdict:
 class Judge:
     """Takes evidence as it comes, and can be asked at any time how it stands."""
 
-    def __init__(self, thresholds: Thresholds):
-        self.thresholds, self.pairs, self.asked = thresholds, [], []
+    def __init__(self, thresholds: Thresholds, passed_gate: bool = False):
+        self.thresholds, self.passed_gate, self.pairs, self.asked = thresholds, passed_gate, [], []
         self.live: Live | None = None
         self.stable_live: Live | None = None
         self.compared: Compared | None = None
@@ -141,7 +143,7 @@ class Judge:
     @property
     def earned(self) -> float:
         """The capital that bet on promotion, 1 / ERROR_IN of which promotes."""
-        return min((self._close if self.weak else self._above).value, self._quick.value)
+        return min((self._close if self.weak or self.passed_gate else self._above).value, self._quick.value)
 
     def step_earned(self, done: int, steps: int, spent: float) -> bool:
         """Whether the candidate may take its next step after `done` of so many, `spent` (0 to 1) into the watch.
@@ -202,7 +204,7 @@ class Judge:
             "live_success": self._live_below,
             "live_worse_than_stable": self._live_worse,
             "live_latency": self._live_slow,
-            "promotion_success": self._close if self.weak else self._above,
+            "promotion_success": self._close if self.weak or self.passed_gate else self._above,
             "promotion_latency": self._quick,
         }
         return {name: float(f"{wealth.value:.4g}") for name, wealth in stand.items()}
@@ -219,15 +221,16 @@ class Judge:
 
     def _bar(self) -> Bar:
         stable, candidate = (self._right[who] / len(self.asked) for who in ("stable", "candidate"))
-        return success_bar("success", candidate, stable, self.thresholds)
+        bar = success_bar("success", candidate, stable, self.thresholds)
+        return _near_stable(bar, stable) if self.passed_gate else bar
 
     def _recent_bar(self) -> Iterator[Bar]:
         """The last third must hold the bar, too: what drifts below it is not promoted on its past."""
         recent = self.asked[len(self.asked) * 2 // 3 :]
         stable, candidate = (sum(getattr(p, f"{who}_right") for p in recent) for who in ("stable", "candidate"))
         bar = success_bar("recent_success", candidate / len(recent), stable / len(recent), self.thresholds)
-        if bar.decided_by == "stable":  # two small numbers: only a fall counts
-            bar = Bar(bar.name, bar.value, max(0, bar.bar - MARGIN), "stable", bar.value >= bar.bar - MARGIN)
+        if bar.decided_by == "stable" or self.passed_gate:  # two small numbers: only a fall counts
+            bar = _near_stable(bar, stable / len(recent))
         if not bar.held:
             yield bar
 
@@ -261,3 +264,9 @@ class Judge:
 
     def _live_slow_answers(self) -> str:
         return f"{self._live_latency_bar()}; {self.live.slow} of {self.live.requests} live answers took longer"
+
+
+def _near_stable(bar: Bar, stable: float) -> Bar:
+    """The same bar, a MARGIN under what stable reaches where that is lower."""
+    floor = max(0, min(bar.bar, stable - MARGIN))
+    return Bar(bar.name, bar.value, floor, "stable" if floor < bar.bar else bar.decided_by, bar.value >= floor)

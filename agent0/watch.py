@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from tqdm import tqdm
 from tqdm.contrib.logging import logging_redirect_tqdm
 
+from agent0 import ledger
 from agent0.adapters import Release
 from agent0.bars import latency_bar
 from agent0.client import CouncilClient
@@ -28,6 +29,12 @@ LOG_SECONDS, LIVE_SECONDS = 10, 1
 BAR = "{n:.0f}/{total:.0f} s {bar:8} {desc}"
 
 
+def passed_gate(candidate: Release, stable: Release) -> bool:
+    """Whether the gate's last word is that candidate may take the place of what serves."""
+    said = ledger.last("gate") or {}
+    return [said.get(key) for key in ("release", "serving", "end")] == [candidate.name, stable.name, "promote"]
+
+
 @dataclass
 class Watch:
     """One watch over `seconds`. `shares` is empty where the candidate serves everybody already (DEPLOY_MODE=direct)."""
@@ -44,7 +51,7 @@ class Watch:
 
     def __post_init__(self):
         self.seconds = get_settings().monitor_duration
-        self.judge = Judge(Thresholds.of(get_settings()))
+        self.judge = Judge(Thresholds.of(get_settings()), passed_gate(self.candidate, self.stable))
         self._names = (self.stable.name, self.candidate.name)
         self._before: dict[tuple[str, str], Samples] | None = live_samples(self.client, self._names)
         self._start, self._logged, self._read = time.monotonic(), 0.0, 0.0

@@ -11,7 +11,7 @@ import pytest
 from council_stub import Behaviour, Stub
 from lora_kit import make_base, make_release
 
-from agent0 import adapters, ledger, rollout, switch, trial
+from agent0 import adapters, ledger, rollout, switch, trial, watch
 from agent0.adapter_checks import WEIGHTS
 from agent0.command import DONE, FAILED, LOCKED, NOTHING_TO_DO, REFUSED, ROLLED_BACK, CouncilError
 from agent0.quality import ANSWER_TOKENS, PROBES, questions_file
@@ -117,6 +117,17 @@ def test_a_weak_candidate_that_beats_a_weaker_stable_is_promoted(server):
     bar = summary(release.path / "deployment_summary.json")["bars"][0]
     assert (bar["name"], bar["decided_by"]) == ("success", "stable")
     assert bar["value"] > bar["bar"]
+
+
+def test_only_the_gates_last_word_on_both_counts(home):
+    new, other = make_release(1), make_release(2)
+    base = adapters.ensure_base()
+    assert not watch.passed_gate(new, base)
+    ledger.append("gate", release=new.name, serving="base", end="promote")
+    assert watch.passed_gate(new, base)
+    assert not watch.passed_gate(new, other) and not watch.passed_gate(other, base)
+    ledger.append("gate", release=new.name, serving="base", end="inconclusive")
+    assert not watch.passed_gate(new, base)
 
 
 def test_both_slow_is_judged_by_what_stable_does(server, monkeypatch):

@@ -126,6 +126,26 @@ def test_live_traffic(seen, before, end):
 
 
 @pytest.mark.parametrize(
+    ("stable", "candidate", "passed_gate", "ends"),
+    [
+        (0.8, 0.78, False, [HOLD]),
+        (0.8, 0.78, True, [PROMOTE]),
+        (0.86, 0.84, False, [HOLD]),
+        (0.86, 0.84, True, [PROMOTE]),
+        (0.9, 0.8, True, [HOLD, ROLL_BACK]),
+        (0.8, 0.6, True, [HOLD, ROLL_BACK]),
+        (0.9, 0.5, True, [ROLL_BACK]),
+        (0.1, 0, True, [ROLL_BACK]),
+    ],
+)
+def test_what_passed_the_gate_need_not_be_better_again_by_luck(stable, candidate, passed_gate, ends):
+    judge = Judge(SEED, passed_gate)
+    for pair in pairs(stable, candidate, 96):
+        judge.add(pair)
+    assert judge.verdict().end in ends, judge.verdict().reason
+
+
+@pytest.mark.parametrize(
     ("compared", "bad"), [(None, True), (Compared(1, 12), True), (Compared(3, 4), False), (Compared(), False)]
 )
 def test_users_questions_that_got_harder_do_not_roll_back(compared, bad):
