@@ -2,9 +2,9 @@
 
 The bar is the threshold; where stable itself is beyond it, the bar is what stable does on the same questions. Rolled
 back is what is proven to miss its bar, and promoted what holds it and is proven not to miss it by a MARGIN; what is
-neither is held: stable keeps serving. What passed the gate is better on many more questions than a watch can ask, so
-that here it need not be better once more, by luck: it may not be worse by a MARGIN than stable. The proofs are bets
-(agent0/sequential.py), so it may be asked at any time.
+neither is held: stable keeps serving. What passed the gate is proven better on many more questions than a watch can
+ask: here it need only stay within a SLIP of stable, and be quick. The proofs are bets (agent0/sequential.py), so it
+may be asked at any time.
 """
 
 from bisect import insort
@@ -21,6 +21,7 @@ ERROR_WORSE = 0.01  # the same for one that is above the threshold and as good a
 MILD = 4  # capital that says "rather worse than stable", where another bet has the proof
 ERROR_IN = 0.02  # chance that one which misses its bar by MARGIN is promoted
 MARGIN = 0.15  # what 60 seconds of evidence can resolve: of success, of the share of slow answers
+SLIP = 0.05  # of success: by so much do two equal models differ by chance over the questions of a watch
 SLOW_SHARE = 0.05  # p95 over the limit: more answers than this are
 MIN_PROBES = 24  # paired questions without which nothing is promoted
 MIN_KNOWN = 6  # paired answers before which it is not known what stable itself does
@@ -142,8 +143,9 @@ class Judge:
 
     @property
     def earned(self) -> float:
-        """The capital that bet on promotion, 1 / ERROR_IN of which promotes."""
-        return min((self._close if self.weak or self.passed_gate else self._above).value, self._quick.value)
+        """The capital that bet on promotion, 1 / ERROR_IN of which promotes; of success, the gate has the proof."""
+        good = self._close if self.weak else self._above
+        return self._quick.value if self.passed_gate else min(good.value, self._quick.value)
 
     def step_earned(self, done: int, steps: int, spent: float) -> bool:
         """Whether the candidate may take its next step after `done` of so many, `spent` (0 to 1) into the watch.
@@ -204,7 +206,7 @@ class Judge:
             "live_success": self._live_below,
             "live_worse_than_stable": self._live_worse,
             "live_latency": self._live_slow,
-            "promotion_success": self._close if self.weak or self.passed_gate else self._above,
+            "promotion_success": self._close if self.weak else self._above,
             "promotion_latency": self._quick,
         }
         return {name: float(f"{wealth.value:.4g}") for name, wealth in stand.items()}
@@ -222,7 +224,7 @@ class Judge:
     def _bar(self) -> Bar:
         stable, candidate = (self._right[who] / len(self.asked) for who in ("stable", "candidate"))
         bar = success_bar("success", candidate, stable, self.thresholds)
-        return _near_stable(bar, stable) if self.passed_gate else bar
+        return _near(bar, stable - SLIP) if self.passed_gate else bar
 
     def _recent_bar(self) -> Iterator[Bar]:
         """The last third must hold the bar, too: what drifts below it is not promoted on its past."""
@@ -230,7 +232,7 @@ class Judge:
         stable, candidate = (sum(getattr(p, f"{who}_right") for p in recent) for who in ("stable", "candidate"))
         bar = success_bar("recent_success", candidate / len(recent), stable / len(recent), self.thresholds)
         if bar.decided_by == "stable" or self.passed_gate:  # two small numbers: only a fall counts
-            bar = _near_stable(bar, stable / len(recent))
+            bar = _near(bar, stable / len(recent) - MARGIN)
         if not bar.held:
             yield bar
 
@@ -266,7 +268,7 @@ class Judge:
         return f"{self._live_latency_bar()}; {self.live.slow} of {self.live.requests} live answers took longer"
 
 
-def _near_stable(bar: Bar, stable: float) -> Bar:
-    """The same bar, a MARGIN under what stable reaches where that is lower."""
-    floor = max(0, min(bar.bar, stable - MARGIN))
+def _near(bar: Bar, near_stable: float) -> Bar:
+    """The same bar, no higher than near what stable reaches."""
+    floor = max(0, min(bar.bar, near_stable))
     return Bar(bar.name, bar.value, floor, "stable" if floor < bar.bar else bar.decided_by, bar.value >= floor)
