@@ -146,17 +146,22 @@ class Examination:
 
 
 def examine(client: CouncilClient, serving: Release, candidate: Release) -> Examination:
-    """Measure both on every suite and judge. Raises ServerError where the server fails."""
+    """Measure the candidate on every suite, beside what serves, or base on general questions, and judge.
+
+    Raises ServerError where the server fails.
+    """
     suites = {
         "held-out": load_questions(questions_file(HELD_OUT)),
         "fixed": fixed_questions(serving),
         "general": load_questions(questions_file(GENERAL)),
     }
     questions = [question for rows in suites.values() for question in rows]
+    general = len(suites["general"])
     load_release(client, candidate)
     try:
-        answers = [measure(questions, release.name, title=f"asking {release.name}") for release in (serving, candidate)]
-        usual = measure(suites["general"], BASE, title=f"asking {BASE}") if not serving.is_base else answers[0]
+        before = measure(questions[:-general], serving.name, title=f"asking {serving.name}")
+        before += measure(suites["general"], BASE, title=f"asking {BASE}")
+        answers = before, measure(questions, candidate.name, title=f"asking {candidate.name}")
     finally:
         unload_release(client, candidate)
     changes, start = {}, 0
@@ -164,7 +169,6 @@ def examine(client: CouncilClient, serving: Release, candidate: Release) -> Exam
         if rows:
             changes[name] = compare(*(outcomes[start : start + len(rows)] for outcomes in answers))
         start += len(rows)
-    changes["general"] = compare(*(outcomes[-len(suites["general"]) :] for outcomes in (usual, answers[1])))
     kinds = _by_kind(*(outcomes[: len(suites["held-out"])] for outcomes in answers))
     latency = {who: _latency(outcomes) for who, outcomes in zip(("serving", "candidate"), answers, strict=True)}
     names = [name for name, rows in suites.items() for _ in rows]
