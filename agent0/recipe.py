@@ -10,7 +10,7 @@ SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps 
 ENOUGH = 1000  # examples seen in a run, by passes over a small pool
 PRACTISED = 2000  # examples of a run that practice fills up to: more is better, and takes longer
 PRACTICE_RATIO = 8  # variations of one question at most
-GENTLER = 0.4  # of the rate, where a training goes on from a trained release: "Rates from night to night" there
+GENTLER = 0.5  # of the rate, where a training goes on from a trained release: "Rates from night to night" there
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
         return Recipe(**seed)
     rows = examples + practice_wanted(examples, examples, settings)
     epochs = min(12, max(1, round(ENOUGH / rows)))
-    wanted = {"gradient_accumulation": 1, "learning_rate": 7e-4, "num_epochs": epochs}
+    wanted = {"gradient_accumulation": 1, "learning_rate": 5e-4, "num_epochs": epochs}
     adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}
     changes = [f"{name.upper()} {seed[name]:g} -> {value:g}" for name, value in adapted.items() if value != seed[name]]
     changes.append("target modules attention -> all linear layers")

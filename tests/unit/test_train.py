@@ -174,7 +174,7 @@ def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("trained", "rate", "taken"), [(False, None, 7e-4), (True, None, 2.8e-4), (True, "1e-3", 1e-3)]
+    ("trained", "rate", "taken"), [(False, None, 5e-4), (True, None, 2.5e-4), (True, "1e-3", 1e-3)]
 )
 def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(home, monkeypatch, trained, rate, taken):
     make_base(home / "models" / "tiny", monkeypatch)
