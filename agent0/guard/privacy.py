@@ -136,7 +136,7 @@ def _phones(text: str) -> Iterator[Span]:
     called = _CALL.search(text) is not None
     for region in _REGIONS:
         for match in PhoneNumberMatcher(text, region, leniency=Leniency.POSSIBLE if called else Leniency.VALID):
-            written = called or re.search(r"[+()]|\d[ .-]\d", match.raw_string)
+            written = called or re.search(r"[+()]|\d[ -]\d|\.\d+\.", match.raw_string)
             if written and sum(map(str.isdigit, match.raw_string)) >= _SHORTEST_PHONE:
                 yield match.start, match.end, "PHONE"
 

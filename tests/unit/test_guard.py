@@ -17,6 +17,7 @@ from agent0.settings import get_settings
 PLAIN = [
     "What is 15% of 240?",
     "What is 4155552671 + 3?",
+    "What is 212.555 + 310.1234?",
     "A train leaves at 10:45 on 2025-03-01 and costs $1,250.90.",
     "How many seconds are in 33 minutes?",
     "What comes next: 1, 2, 4, 8?",
