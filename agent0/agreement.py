@@ -213,7 +213,8 @@ def _assignments(text: str) -> dict:
 
 
 def _same_words(response: str, expected: str) -> bool:
-    wanted, told = normalise(expected), _marked(response)
+    wanted = normalise(expected)
+    told = _marked(response) if _STRONG.search(response) else None  # an equation says nothing of words
     if wanted in ("yes", "no"):
         said = re.findall(r"\b(?:yes|no)\b", normalise(response if told is None else told))
         return said[:1] == [wanted]

@@ -46,6 +46,7 @@ from agent0.agreement import answers_agree, final_answer, is_right
         ("The answer is Paris.", "Paris"),
         ("It is in the south of Spain, specifically in Andalusia, which some call Baetica or Vandalia.", "Spain"),
         ("The symbol for water is H2O. It has 2 hydrogen atoms and 1 oxygen atom.", "H2O"),
+        ("The opposite of inside is outside. In calculus, that is |x| = x where x is positive.", "outside"),
         ("It is 36, not 40.", "36"),
         ("The answer is not 40 but 36.", "36"),
         ("It isn't 40, it is 36.", "36"),
