@@ -113,7 +113,8 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
     tokenizer = qlora.load_tokenizer(base_model_path())
     repeated = to_repeat(pool, start)
     wanted = practice_wanted(len(repeated), len(pool), get_settings())
-    examples, validation = training_set(repeated, practice_examples(pool, wanted, start.name))
+    practice = practice_examples(pool, wanted, start.name, learned_ids(start))
+    examples, validation = training_set(repeated, practice)
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
     minutes, adapter = get_settings().train_minutes, None if start.is_base else str(start.path)
     with _workplace([base_model_hash(), adapter, rows, held, asdict(recipe), minutes]) as folder:
