@@ -34,8 +34,8 @@ def practice_wanted(repeated: int, pool: int, settings: Settings) -> int:
     return min(max(0, PRACTISED - repeated), PRACTICE_RATIO * pool)
 
 
-def choose_recipe(examples: int, settings: Settings) -> Recipe:
-    """Return the recipe for a pool of that many examples.
+def choose_recipe(examples: int, settings: Settings, rows: int | None = None) -> Recipe:
+    """Return the recipe for a pool of that many examples; `rows`: those of one pass, if not all practice was found.
 
     The seed's values (5e-5, 4 x 8, 3 epochs, attention) make 3 * examples / 32 steps: on a night's 300 examples, 28
     steps that leave the model where it was. A small pool gets a step for each batch, a higher rate, all linear layers
@@ -44,7 +44,7 @@ def choose_recipe(examples: int, settings: Settings) -> Recipe:
     seed = {name: getattr(settings, name) for name in Recipe.__dataclass_fields__ if hasattr(settings, name)}
     if settings.train_recipe == "seed" or examples >= SMALL_POOL:
         return Recipe(**seed)
-    rows = examples + practice_wanted(examples, examples, settings)
+    rows = rows or examples + practice_wanted(examples, examples, settings)
     epochs = min(12, max(1, round(ENOUGH / rows)))
     wanted = {"gradient_accumulation": 1, "learning_rate": 5e-4, "num_epochs": epochs}
     adapted = {name: value for name, value in wanted.items() if name not in settings.model_fields_set}

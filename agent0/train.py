@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
+from typing import NamedTuple
 
 from agent0 import adapters, fingerprint, ledger, veto
 from agent0.adapter_checks import CONFIG, read_json
@@ -65,9 +66,30 @@ def encode(tokenizer, example: TrainingExample) -> dict:
 
 
 def to_repeat(pool: list[TrainingExample], start: Release) -> list[TrainingExample]:
-    """Return what is trained on as it is: what `start` has learned already comes with other numbers, where it can."""
+    """Return what is trained on as it is: what `start` has not learned, and as many that it has, drawn by its name.
+
+    Those are the ones that practice cannot give other numbers. So a night is as long as its news, however old the pool,
+    and what should not have been learned fades.
+    """
     learned = learned_ids(start)
-    return [example for example in pool if example.id not in learned or not practicable(example)]
+    old = [example.id for example in pool if example.id in learned and not practicable(example)]
+    new = {example.id for example in pool} - learned
+    chosen = new.union(random.Random(start.name).sample(old, min(len(old), len(new))))
+    return [example for example in pool if example.id in chosen]
+
+
+class Lessons(NamedTuple):
+    """What a run is trained on: examples as they are, and the practice that fills it up."""
+
+    repeated: list[TrainingExample]
+    practice: list[TrainingExample]
+
+
+def prepare(pool: list[TrainingExample], start: Release) -> Lessons:
+    """Return the lessons of a training that goes on from `start`."""
+    repeated = to_repeat(pool, start)
+    wanted = practice_wanted(len(repeated), len(pool), get_settings())
+    return Lessons(repeated, practice_examples(pool, wanted, start.name, learned_ids(start)))
 
 
 def training_set(
@@ -102,8 +124,8 @@ def _fits(release: Release, recipe: Recipe) -> bool:
     return has == (recipe.lora_rank, recipe.lora_alpha, set(recipe.target_modules))
 
 
-def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: Path) -> dict:
-    """Train on pool by recipe, write the adapter to staging, and return the metrics of the run.
+def train(lessons: Lessons, recipe: Recipe, start: Release, staging: Path) -> dict:
+    """Train on lessons by recipe, write the adapter to staging, and return the metrics of the run.
 
     Raises CouncilError where the loss stops being a number.
     """
@@ -111,10 +133,7 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
 
     began = time.monotonic()
     tokenizer = qlora.load_tokenizer(base_model_path())
-    repeated = to_repeat(pool, start)
-    wanted = practice_wanted(len(repeated), len(pool), get_settings())
-    practice = practice_examples(pool, wanted, start.name, learned_ids(start))
-    examples, validation = training_set(repeated, practice)
+    examples, validation = training_set(*lessons)
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))
     minutes, adapter = get_settings().train_minutes, None if start.is_base else str(start.path)
     with _workplace([base_model_hash(), adapter, rows, held, asdict(recipe), minutes]) as folder:
@@ -139,7 +158,7 @@ def train(pool: list[TrainingExample], recipe: Recipe, start: Release, staging: 
     useful = sum(label != -100 for row in rows for label in row["labels"])
     seconds = time.monotonic() - began
     return {
-        "examples": len(pool),
+        "examples": len(lessons.repeated),
         "practised": origins.count("practice"),
         "replayed": origins.count("replay"),
         "validation_losses": {entry["step"]: round(entry["eval_loss"], 5) for entry in history if "eval_loss" in entry},
@@ -205,8 +224,9 @@ def main() -> int:
     if removed:
         log.info("%d examples of the last training were vetoed or forgotten: this one goes without them", removed)
     check_disk(settings)
-    recipe = choose_recipe(len(pool), settings)
-    start = starting_point(recipe)
+    start = starting_point(choose_recipe(len(pool), settings))
+    lessons = prepare(pool, start)
+    recipe = choose_recipe(len(pool), settings, sum(map(len, lessons)))
     recipe = recipe if start.is_base else gentler(recipe, settings)
     log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)
     for change in recipe.changes:
@@ -214,7 +234,7 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the staging folder goes
     staging = Path(tempfile.mkdtemp(dir=settings.loras, prefix=".staging-"))
     try:
-        metrics = train(pool, recipe, start, staging)
+        metrics = train(lessons, recipe, start, staging)
         if not is_first():
             return DONE
         release = publish(pool, recipe, start, metrics, staging)

@@ -55,8 +55,9 @@ def train(name: str, folder: Path) -> None:
     practice = changes.pop("practice", rule.practice_wanted(len(pool), len(pool), settings))
     replay = changes.pop("replay", settings.replay_examples)
     ordered = changes.pop("shortest_first", False)
-    chosen = replace(rule.choose_recipe(len(pool), settings), **changes)
-    examples, validation = training_set(pool, practice_examples(pool, practice))
+    practised = practice_examples(pool, practice)
+    chosen = replace(rule.choose_recipe(len(pool), settings, len(pool) + len(practised)), **changes)
+    examples, validation = training_set(pool, practised)
     examples = [example for example in examples if example.origin != "replay"] + replay_examples()[:replay]
     tokenizer = qlora.load_tokenizer(base_model_path())
     rows, held = ([encode(tokenizer, example) for example in part] for part in (examples, validation))

@@ -63,7 +63,11 @@ def test_a_veto_makes_the_next_training_due_and_its_release_a_replacement(deploy
     assert gate.replacement(level, deployed, deployed) == level
     refused = Judgement("refuse", "kind time", -0.1)
     assert gate.replacement(refused, deployed, without) == refused
-    monkeypatch.setattr(training, "train", lambda pool, *_: (_ for _ in ()).throw(CouncilError(f"{len(pool)} trained")))
+
+    def refuse_to(lessons, *_):
+        raise CouncilError(f"{len(lessons.repeated)} trained")
+
+    monkeypatch.setattr(training, "train", refuse_to)
     with pytest.raises(CouncilError, match="5 trained"):
         training.main()
 

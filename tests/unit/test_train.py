@@ -96,6 +96,11 @@ def test_practice_fills_a_run_up(examples, practice, epochs):
     assert recipe.choose_recipe(examples, settings).num_epochs == epochs
 
 
+def test_what_cannot_be_practised_is_passed_over_more_often():
+    settings = load_settings()
+    assert [recipe.choose_recipe(200, settings, rows).num_epochs for rows in (200, 1800)] == [5, 1]
+
+
 SHAPE = recipe.Recipe(4, 1, 1e-3, 1, lora_rank=4, lora_alpha=8)  # as that of lora_kit's releases
 
 
@@ -153,6 +158,13 @@ def test_a_release_that_goes_on_from_another_has_learned_what_that_one_did(home,
     pool = [example(0), example(1).model_copy(update={"verified_by": "user"}), example(2)]
     assert [e.id for e in train.to_repeat(pool, start)] == ["e1", "e2"]
     assert [e.id for e in train.to_repeat(pool, adapters.ensure_base())] == ["e0", "e1", "e2"]
+    learned = [example(n).model_copy(update={"verified_by": "user"}) for n in range(12)]
+    start = adapters.publish(stage(), {"example_ids": [e.id for e in learned[2:]]})
+    repeated, practice = train.prepare(learned, start)
+    ids = {e.id for e in repeated}
+    assert len(ids) == 4 and {"e0", "e1"} < ids, "of what it has learned, no more than is new"
+    assert not practice, "the examples are not proven by the math member"
+    start = adapters.publish(stage(), {"example_ids": ["e0", "e1", "old"]})
     chosen = recipe.choose_recipe(3, load_settings())
     release = train.publish(pool, chosen, start, {"loss": 1.0, "seconds": 1.0}, stage())
     assert release.manifest["example_ids"] == ["e0", "e1", "e2", "old"]
@@ -181,7 +193,7 @@ def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(home
     fill(home, 6)
     start, rates = adapters.publish(stage(), {}) if trained else adapters.ensure_base(), []
     monkeypatch.setattr(train, "starting_point", lambda recipe: start)
-    monkeypatch.setattr(train, "train", lambda pool, recipe, *_: rates.append(recipe.learning_rate) or {"loss": 1.0})
+    monkeypatch.setattr(train, "train", lambda lessons, recipe, *_: rates.append(recipe.learning_rate) or {"loss": 1.0})
     monkeypatch.setenv("RANK", "1")  # one that publishes nothing
     if rate:
         monkeypatch.setenv("LEARNING_RATE", rate)
@@ -207,7 +219,7 @@ def test_training_examples_keep_the_seeds_fields():
 def test_of_several_processes_only_the_first_publishes(home, monkeypatch):
     fill(home, 6)
     monkeypatch.setenv("RANK", "1")
-    monkeypatch.setattr(train, "train", lambda pool, recipe, start, staging: {"loss": 1.0, "seconds": 1.0})
+    monkeypatch.setattr(train, "train", lambda lessons, recipe, start, staging: {"loss": 1.0, "seconds": 1.0})
     assert train.main() == DONE
     assert untouched(home)
     assert ledger.last("training") is None
