@@ -8,7 +8,7 @@ works each one out, as it did the original.
 
 import random
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from hashlib import sha256
 from itertools import islice, zip_longest
 
@@ -27,23 +27,19 @@ def practicable(example: TrainingExample) -> bool:
     return (example.verified_by or "").startswith("math:")
 
 
-def practice_examples(
-    pool: Sequence[TrainingExample], wanted: int, seed: str = "", learned: Collection[str] = ()
-) -> list[TrainingExample]:
+def practice_examples(pool: Sequence[TrainingExample], wanted: int, seed: str = "") -> list[TrainingExample]:
     """Return up to `wanted` examples: for each variation of a question, DRILLS drills.
 
     They are the same for the same pool and seed. The questions take turns, so that none is practised twice before each
-    was once; but those of `learned` ids get half of it at most, since what fails today is what is not known yet.
-    Nothing in it is held out, in the pool, or there twice.
+    was once. Nothing in it is held out, in the pool, or there twice.
     """
     held_out = held_out_questions()
     known = held_out | {gist(example.instruction) for example in pool}
     measured = {_numbers(question) for question in held_out} - {None}
     proven = [(example, random.Random(f"{seed}{example.id}")) for example in pool if practicable(example)]
-    halves = [[pair for pair in proven if (pair[0].id in learned) == old] for old in (False, True)]
-    sources = [_turns([_turns([make(*pair) for pair in half]) for half in halves]) for make in (_variations, _drills)]
+    sources = [[_variations(*pair) for pair in proven], [_drills(*pair) for pair in proven]]
     questions, drills = (
-        (e for e in _unseen(source, known) if _numbers(e.instruction) not in measured) for source in sources
+        (e for e in _unseen(_turns(source), known) if _numbers(e.instruction) not in measured) for source in sources
     )
     varied = list(islice(questions, wanted // (1 + DRILLS)))
     return varied + list(islice(drills, wanted - len(varied)))

@@ -79,14 +79,6 @@ def test_the_questions_take_turns_and_the_same_pool_gives_the_same(held_out):
     assert not {e.instruction for e in others} & {e.instruction for e in found}
 
 
-@pytest.mark.usefixtures("no_drills")
-def test_what_is_not_learned_yet_gets_half_of_the_practice():
-    new, *old = pool = [proven(question) for question in QUESTIONS]
-    found = practice.practice_examples(pool, 12, learned={example.id for example in old})
-    words = [{word for word in e.instruction.split() if word.isalpha()} for e in (new, *found)]
-    assert words[1:].count(words[0]) == 6
-
-
 def test_the_operations_of_the_steps_are_drilled_with_other_numbers():
     pool = [proven(question) for question in [*QUESTIONS, "Find the mean of 12 and 20."]]
     found = practice.practice_examples(pool, 50)
