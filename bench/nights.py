@@ -139,6 +139,8 @@ LOOPS = {"ours": (OURS, run_ours), "naive": (NAIVE, run_naive)}
 def live(home: Path, loop: str, night: int, each: int, sabotage: str) -> Night:
     """Live one day and night. Raises CouncilError where the server fails."""
     started, (options, run) = time.monotonic(), LOOPS[loop]
+    ledger = home / "logs" / "ledger.jsonl"
+    told = len(ledger.read_text().splitlines()) if ledger.exists() else 0
     with council(home, night, options) as environment:
         CouncilClient().ask_many(
             day_questions(night, each, sabotage == "one-kind"), title=f"{loop}, day {night}", max_tokens=ANSWER_TOKENS
@@ -149,8 +151,8 @@ def live(home: Path, loop: str, night: int, each: int, sabotage: str) -> Night:
         held_out, general = (
             success_rate(measure(load_questions(questions_file(name)), title=name)) for name in (HELD_OUT, GENERAL)
         )
-    harvests = [json.loads(line) for line in (home / "logs" / "ledger.jsonl").read_text().splitlines()]
-    failures = next((event["failures"] for event in reversed(harvests) if event["event"] == "harvest"), 0)
+    events = [json.loads(line) for line in ledger.read_text().splitlines()[told:]]
+    failures = sum(event["failures"] for event in events if event["event"] == "harvest")
     return Night(night, held_out, general, failures, code, (time.monotonic() - started) / 60, sabotage)
 
 
