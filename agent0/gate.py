@@ -2,11 +2,11 @@
 
     python -m agent0.gate [RELEASE]        (default: loras/latest)
 
-Asked of both, greedily, through the server: held-out questions, what the serving release was trained to get right,
-and general questions, where the candidate is held against the base model, lest it forget a little night by night. The
-three ends are promote (exit 0), refuse and inconclusive (exit 30 both: nothing changes, and the examples stay in the
-pool for tomorrow). But what is new among the examples and not proven is suspect then, and set aside: else one bad night
-would spoil all that follow.
+Asked of both, greedily, through the server: held-out questions, what the serving release was trained to get right, what
+the candidate was taught that nothing proves, and general questions, where the candidate is held against the base model,
+lest it forget a little night by night. The three ends are promote (exit 0), refuse and inconclusive (exit 30 both:
+nothing changes, and the examples stay in the pool for tomorrow). But what is new among the examples and not proven is
+suspect then, and set aside: else one bad night would spoil all that follow.
 """
 
 import argparse
@@ -19,19 +19,20 @@ from statistics import median
 
 from agent0 import adapters, ledger, veto
 from agent0.adapters import BASE, Release
-from agent0.agreement import final_answer
+from agent0.agreement import final_answer, numbers
 from agent0.client import CouncilClient
 from agent0.command import DONE, NOTHING_TO_DO, REFUSED, log, run_command
 from agent0.evaluate import Outcome, load_questions, measure
 from agent0.evidence import p95
 from agent0.pool import load_pool, proven
-from agent0.quality import GENERAL, HELD_OUT, questions_file
-from agent0.records import Question, write_json
+from agent0.quality import ANSWER_TOKENS, GENERAL, HELD_OUT, questions_file
+from agent0.records import Question, TrainingExample, write_json
 from agent0.settings import get_settings
 from agent0.switch import load_release, serving_release, unload_release
 
 SURE = 0.05  # one-sided p at which a difference is not taken for chance
 FIXED_AT_MOST = 64  # questions of earlier nights asked again
+TAUGHT = 16, 64  # unproven examples of which it is asked what was learned: at least, at most
 SHOWN = 20  # answers that got better, and that got worse, kept for people to read
 SUMMARY = "gate_summary.json"  # beside the release's weights
 
@@ -62,7 +63,7 @@ class Change:
 
 @dataclass(frozen=True)
 class Judgement:
-    """`end` is promote, refuse or inconclusive; `fell`: refused, since answers got worse in what it is trained for."""
+    """`end` is promote, refuse or inconclusive; `fell`: refused for what it is trained for, worse or not learned."""
 
     end: str
     reason: str
@@ -80,15 +81,20 @@ def compare(serving: Iterable[Outcome], candidate: Iterable[Outcome]) -> Change:
 def judge(suites: dict[str, Change], kinds: dict[str, Change]) -> Judgement:
     """Refuse what loses more than noise or forgets too much, promote what gains more than noise on held-out questions.
 
-    A kind is one of many, so that one of them falls by chance more easily: its p is Bonferroni's.
+    A kind is one of many, so that one of them falls by chance more easily: its p is Bonferroni's. Unproven examples
+    that taught nothing are refused, too: networks learn what has a pattern before what has none (arXiv:1706.05394).
     """
     held_out, forgotten = suites["held-out"], -suites["general"].improvement
-    falls = [(f"{name} questions", change, SURE) for name, change in suites.items() if name != "general"]
+    falls = [(f"{name} questions", suites[name], SURE) for name in ("held-out", "fixed") if name in suites]
     falls += [(f"kind {name}", change, SURE / len(kinds)) for name, change in kinds.items()]
     for name, change, sure in falls:
         if (chance := change.chance(worse=True)) < sure:
             reason = f"{name}: {change.lost} lost, {change.gained} gained of {change.asked} (p={chance:.1g})"
             return Judgement("refuse", reason, held_out.improvement, fell=True)
+    taught = suites.get("taught")
+    if taught and taught.chance(worse=False) >= SURE:
+        learned = f"{taught.gained} learned, {taught.lost} lost of {taught.asked}"
+        return Judgement("refuse", f"examples that nothing proves: {learned}", held_out.improvement, fell=True)
     if forgotten > (allowed := get_settings().max_forgetting):
         reason = f"general questions: {forgotten:.1%} forgotten, {allowed:.0%} allowed"
         return Judgement("refuse", reason, held_out.improvement)
@@ -122,14 +128,33 @@ def fixed_questions(serving: Release) -> list[Question]:
     return random.Random(serving.name).sample(rows, min(FIXED_AT_MOST, len(rows)))
 
 
+def taught_questions(serving: Release, candidate: Release) -> list[Question]:
+    """What the candidate learned beyond the serving release and nothing verified, of short answers with a number.
+
+    A sample, or none where they are too few to tell.
+    """
+    rows = [
+        Question(id=example.id, kind=example.kind, question=example.instruction, answer=final_answer(example.output))
+        for example in _new_examples(serving, candidate)
+        if not example.verified_by and not example.input and len(example.output) < 3 * ANSWER_TOKENS
+    ]
+    rows = [row for row in rows if numbers(row.answer)]
+    least, most = TAUGHT
+    return random.Random(candidate.name).sample(rows, min(most, len(rows))) if len(rows) >= least else []
+
+
+def _new_examples(serving: Release, candidate: Release) -> list[TrainingExample]:
+    new = set(candidate.manifest.get("example_ids", [])) - set(serving.manifest.get("example_ids", []))
+    return [example for example in load_pool(get_settings().training_data) if example.id in new]
+
+
 def suspects(serving: Release, candidate: Release, fell: bool) -> dict[str, str]:
     """What a release that is not promoted learned beyond the serving one and no exact check proves: id -> content.
 
-    Where answers did not get worse, nothing is suspect unless enough proven examples are new, too: the next training
+    Where the candidate did not fall, nothing is suspect unless enough proven examples are new, too: the next training
     then has those, and what nothing proves must not hold them up night after night.
     """
-    new = set(candidate.manifest.get("example_ids", [])) - set(serving.manifest.get("example_ids", []))
-    learned = [example for example in load_pool(get_settings().training_data) if example.id in new]
+    learned = _new_examples(serving, candidate)
     doubted = {e.id: veto.content(e.instruction, e.output) for e in learned if not proven(e)}
     return doubted if fell or len(learned) - len(doubted) >= get_settings().min_failures_to_train else {}
 
@@ -153,6 +178,7 @@ def examine(client: CouncilClient, serving: Release, candidate: Release) -> Exam
     suites = {
         "held-out": load_questions(questions_file(HELD_OUT)),
         "fixed": fixed_questions(serving),
+        "taught": taught_questions(serving, candidate),
         "general": load_questions(questions_file(GENERAL)),
     }
     questions = [question for rows in suites.values() for question in rows]

@@ -125,6 +125,29 @@ def test_what_a_release_learned_that_is_not_promoted_is_set_aside_unless_it_is_p
         assert {example.id for example in load_pool(folder)} == set(said)
 
 
+@pytest.mark.parametrize(
+    ("learned", "count", "end"), [(False, 16, "refuse"), (True, 16, "promote"), (False, 15, "promote")]
+)
+def test_what_is_taught_without_proof_must_be_learned(home, server, monkeypatch, learned, count, end):
+    words = {"reasoning": "So.", "quality_score": 0.9, "harvest_timestamp": 1, "answer_id": "a", "kind": "open"}
+    asked = {f"e{n}": (f"Who pays the toll of bridge {n} in Ulm, how much?", f"{n} + 5 dollars") for n in range(count)}
+    rows = [
+        TrainingExample(id=id, instruction=question, output=f"The answer is {answer}.", **words)
+        for id, (question, answer) in asked.items()
+    ]
+    write_jsonl(home / "training_data" / "harvest_20260101.jsonl", rows)
+    candidate = adapters.publish(stage(seed=2), {"example_ids": list(asked), "parent": "base"})
+    if learned:
+        server.answers |= {question: (5, answer) for question, answer in asked.values()}
+    server.behaviours = {"base": Behaviour(right=0.2), candidate.name: Behaviour(right=0.6)}
+    monkeypatch.setenv("MAX_FORGETTING", "1")
+    get_settings.cache_clear()
+    assert run(monkeypatch, candidate.name) == (REFUSED if end == "refuse" else DONE)
+    event = ledger.last("gate")
+    assert event["end"] == end and ("nothing proves" in event["reason"]) == (end == "refuse")
+    assert len(load_pool(home / "training_data")) == (0 if end == "refuse" else count)
+
+
 def test_what_nights_forget_adds_up(server, monkeypatch):
     """A candidate that is better than what serves, and knows much less than the base model, is refused."""
     serving, candidate = make_release(), adapters.publish(stage(seed=2), {"parent": "base"})
@@ -189,6 +212,13 @@ GAIN, LEVEL = Change(192, 60, 5), Change(210, 0, 0)
             "refuse",
             "fixed questions: 9",
         ),
+        (
+            {"held-out": GAIN, "general": LEVEL, "taught": Change(64, 2, 2)},
+            {"time": LEVEL},
+            "refuse",
+            "2 learned, 2 lost of 64",
+        ),
+        ({"held-out": GAIN, "general": LEVEL, "taught": Change(57, 24, 0)}, {"time": LEVEL}, "promote", "held-out"),
         (
             {"held-out": GAIN, "general": LEVEL},
             {"time": Change(16, 0, 6), "date": LEVEL},
