@@ -68,11 +68,11 @@ def encode(tokenizer, example: TrainingExample) -> dict:
 def to_repeat(pool: list[TrainingExample], start: Release) -> list[TrainingExample]:
     """Return what is trained on as it is: what `start` has not learned, and as many that it has, drawn by its name.
 
-    Those are the ones that practice cannot give other numbers. So a night is as long as its news, however old the pool,
-    and what should not have been learned fades.
+    Not those that come with other numbers, as practice. So a night is as long as its news, however old the pool, and
+    what should not have been learned fades.
     """
-    learned = learned_ids(start)
-    old = [example.id for example in pool if example.id in learned and not practicable(example)]
+    learned, practised = learned_ids(start), practice_wanted(0, len(pool), get_settings()) > 0
+    old = [example.id for example in pool if example.id in learned and not (practised and practicable(example))]
     new = {example.id for example in pool} - learned
     chosen = new.union(random.Random(start.name).sample(old, min(len(old), len(new))))
     return [example for example in pool if example.id in chosen]
@@ -229,6 +229,7 @@ def main() -> int:
     recipe = choose_recipe(len(pool), settings, sum(map(len, lessons)))
     recipe = recipe if start.is_base else gentler(recipe, settings)
     log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)
+    log.info("%d of them as they are, %d of practice", *map(len, lessons))
     for change in recipe.changes:
         log.info("small pool, so the recipe adapts: %s", change)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the staging folder goes

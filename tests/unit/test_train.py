@@ -164,6 +164,12 @@ def test_a_release_that_goes_on_from_another_has_learned_what_that_one_did(home,
     ids = {e.id for e in repeated}
     assert len(ids) == 4 and {"e0", "e1"} < ids, "of what it has learned, no more than is new"
     assert not practice, "the examples are not proven by the math member"
+    monkeypatch.setenv("TRAIN_RECIPE", "seed")
+    get_settings.cache_clear()
+    repeated, practice = train.prepare([example(n) for n in range(12)], start)
+    assert len(repeated) == 4 and not practice, "without practice, what is proven is repeated, too"
+    monkeypatch.delenv("TRAIN_RECIPE")
+    get_settings.cache_clear()
     start = adapters.publish(stage(), {"example_ids": ["e0", "e1", "old"]})
     chosen = recipe.choose_recipe(3, load_settings())
     release = train.publish(pool, chosen, start, {"loss": 1.0, "seconds": 1.0}, stage())
