@@ -18,6 +18,7 @@ from agent0.settings import ROOT, Settings, get_settings
 from faiss_memory import FaissMemory
 
 DAY = ROOT / "examples" / "day.jsonl"
+STORE_SECONDS = 10
 START_SECONDS = 120
 CRON_PATH = "/usr/local/bin:/usr/bin:/bin"
 
@@ -56,12 +57,20 @@ def await_health(client: CouncilClient, server: subprocess.Popen, path) -> None:
     raise CouncilError(f"the server did not become healthy within {START_SECONDS} s; see {path}")
 
 
+def await_memory(since: float, wanted: int) -> int:
+    """Return how many answers memory holds since then, as soon as they are `wanted`: answers go out before the disk."""
+    deadline = time.monotonic() + STORE_SECONDS
+    while (held := len(FaissMemory().between(since, time.time()))) < wanted and time.monotonic() < deadline:
+        time.sleep(0.1)
+    return held
+
+
 def ask_the_day(client: CouncilClient) -> None:
     """Ask every question of the day, eight at a time; the answers go to memory, as a user's would."""
     started = time.time()
     questions = [question.question for question in read_jsonl(DAY, Question)]
     client.ask_many(questions, title="asking a day of questions", max_tokens=ANSWER_TOKENS, user="demo")
-    remembered = len(FaissMemory().between(started, time.time()))
+    remembered = await_memory(started, len(questions))
     if remembered < len(questions):
         raise CouncilError(
             f"{client.url} answered {len(questions)} questions, but {get_settings().memory_path} got {remembered}: "

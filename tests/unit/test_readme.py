@@ -6,12 +6,16 @@ import shlex
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from agent0 import command
 from agent0.settings import ROOT, Settings
+from examples import demo
+from faiss_memory import FaissMemory
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BLOCKS = [block.replace("\\\n", "") for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)]
@@ -171,3 +175,14 @@ def test_the_suite_runs_by_plain_python_and_prints_what_the_seed_prints(tmp_path
         "✅ Regression detection test passed",
         "🎉 All Phase 3 tests completed successfully!",
     ]
+
+
+def test_the_demo_waits_for_answers_that_are_still_being_written(home, monkeypatch):
+    memory, since = FaissMemory(), time.time()
+    memory.add("What is 1 + 1?", {"response": "2", "success": True})
+    late = threading.Timer(0.5, memory.add, ("What is 1 + 2?", {"response": "3", "success": True}))
+    late.start()
+    assert demo.await_memory(since, 2) == 2
+    late.join()
+    monkeypatch.setattr(demo, "STORE_SECONDS", 0.3)
+    assert demo.await_memory(since, 3) == 2, "another server's answers never come"
