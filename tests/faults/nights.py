@@ -163,7 +163,9 @@ def _move_away(link: str) -> Callable:
 
 
 def _kill_all(stage: str) -> Callable:
-    return _hook(stage, "kill -KILL -- -$(ps -o pgid= $$ | tr -d ' ')")
+    """The night's process group first, then its own, if it has one: a training is a session for itself."""
+    night = 'night=$(sed "s/.*pid \\([0-9]*\\).*/\\1/" "$COUNCIL_HOME/logs/.night.lock")'
+    return _hook(stage, f'{night}; for pid in $night $$; do kill -KILL -- -$(ps -o pgid= "$pid" | tr -d " "); done')
 
 
 def _filled(stage: str) -> Callable:

@@ -95,6 +95,15 @@ def place(tmp_path):
         yield Place(path, receiver)
 
 
+@pytest.mark.skipif(not Path("/proc/self/autogroup").exists(), reason="this kernel does not share out by session")
+def test_a_training_has_a_low_priority_beside_a_server_of_another_session(place):
+    place.stage("agent0.train", 'cat /proc/self/autogroup >"$COUNCIL_HOME/group"; nice >"$COUNCIL_HOME/nice"')
+    ours = Path("/proc/self/autogroup").read_text()
+    assert place.run(TRAIN).returncode == 0
+    assert (place.path / "group").read_text().endswith(" nice 10\n") and int((place.path / "nice").read_text()) >= 10
+    assert Path("/proc/self/autogroup").read_text() == ours, "the session that it was started from keeps its own"
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 @pytest.mark.parametrize("flag", ["-h", "--help"])
 def test_help_is_the_header_and_needs_nothing(place, script, flag):
