@@ -94,6 +94,7 @@ def arguments(run: dict, job: SimpleNamespace, folder: str) -> dict:
     return lengths | {
         "output_dir": folder,
         "per_device_train_batch_size": 1 if run.get("packed") else run["batch"],
+        "gradient_accumulation_steps": 1,  # Unsloth would take two
         "num_train_epochs": 1,
         "learning_rate": 1e-3,
         "train_sampling_strategy": "group_by_length" if run.get("grouped") else "random",
