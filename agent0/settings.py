@@ -42,7 +42,7 @@ class Settings(BaseSettings):
     replay_examples: int = Field(192, ge=0, description="general answers of the base model trained on beside the pool")
     train_recipe: Literal["adaptive", "seed"] = Field("adaptive", description="seed: the values above, literally")
     train_from: Literal["base", "current"] = Field("current", description="what a training goes on from")
-    train_minutes: float = Field(240, gt=0, description="longest training, minutes; a tenth later it is killed")
+    train_minutes: float = Field(240, gt=0, description="longest training, minutes; killed a tenth and 2 minutes later")
     monitor_duration: float = Field(60, gt=0, description="watch of a deployment, seconds")
     deploy_mode: Literal["canary", "direct"] = Field("canary", description="direct: serve at once, then watch")
 

@@ -34,6 +34,7 @@ from agent0.settings import Settings, get_settings
 
 MAX_TOKENS = 512  # an example longer than this is refused: the loop trains short worked answers
 WORKPLACE = ".training"
+CLOSING = 120  # seconds beside TRAIN_MINUTES and a tenth of them: the model is loaded then, and the adapter written
 VALIDATION = 48  # examples whose loss says when to stop; a set of under ten times as many has none to spare
 
 
@@ -214,7 +215,8 @@ def publish(pool: list[TrainingExample], recipe: Recipe, start: Release, metrics
 
 def main() -> int:
     settings = get_settings()
-    signal.alarm(math.ceil(66 * settings.train_minutes))  # ends this process even where it is stuck outside Python
+    # ends this process even where it is stuck outside Python
+    signal.alarm(math.ceil(66 * settings.train_minutes) + CLOSING)
     pool = load_pool(settings.training_data)
     new = {example.id for example in pool} - learned_ids(adapters.target("latest"))
     removed = veto.removed(adapters.target("latest"))

@@ -46,6 +46,7 @@ if __name__ == "__main__":
     sys.modules["agent0.qlora"] = stand_in
     if os.environ.get("STUCK"):
         stand_in.load_tokenizer = lambda path: time.sleep(3600)
+        train.CLOSING = 0
     importlib.import_module("agent0").qlora = stand_in
     train.fingerprint.record = lambda staging: None  # which needs a real model
     run_command(train.main)

@@ -36,6 +36,17 @@ def test_too_few_new_examples_are_nothing_to_do_and_leave_nothing_behind(home):
     assert not (home / "loras").exists()
 
 
+@pytest.mark.parametrize(("minutes", "spare"), [("0.5", 60), ("240", 24 * 60)])
+def test_a_stuck_training_is_killed_but_not_one_that_loads_and_saves(home, monkeypatch, minutes, spare):
+    monkeypatch.setenv("TRAIN_MINUTES", minutes)
+    get_settings.cache_clear()
+    alarms = []
+    monkeypatch.setattr("signal.alarm", alarms.append)
+    assert train.main() == NOTHING_TO_DO
+    limit = 60 * float(minutes)
+    assert limit + spare <= alarms[0] <= 1.1 * limit + 300
+
+
 def test_a_full_disk_is_refused_before_any_compute(home, monkeypatch):
     fill(home, 6)
     monkeypatch.setenv("MIN_FREE_DISK_GB", "1e9")
