@@ -69,6 +69,13 @@ def saved(folder, levels: int | None = None, width: int = 32):
     return base.state_dict()["model.layers.1.mlp.up_proj.weight"].to(qlora.compute_dtype()).float()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU's type is known")
+@pytest.mark.parametrize("quicker", [torch.float32, torch.bfloat16])
+def test_a_cpu_trains_in_what_it_multiplies_faster(monkeypatch, quicker):
+    monkeypatch.setattr(qlora, "_product_seconds", lambda dtype: 1 if dtype is quicker else 2)
+    assert qlora.compute_dtype.__wrapped__() is quicker
+
+
 def test_a_base_model_is_trained_in_nf4(tmp_path):
     weight = saved(tmp_path)
     trained = qlora.load_base(str(tmp_path)).model.layers[1].mlp.up_proj.weight.float()
