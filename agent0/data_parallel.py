@@ -63,6 +63,18 @@ def together(count: int, command: Sequence[str]) -> Iterator[None]:
         os.environ.update(before)
 
 
+def agree(value: str) -> str:
+    """Return the first process's value, in each of those that train together."""
+    import torch
+    from accelerate import PartialState
+    from accelerate.state import AcceleratorState
+    from accelerate.utils import broadcast_object_list
+
+    AcceleratorState._reset_state(reset_partial_state=True)  # that of an earlier training
+    PartialState(cpu=not torch.cuda.is_available())
+    return broadcast_object_list([value])[0]
+
+
 def _disband() -> None:
     """Be alone again: what is left of the group would wait for the others."""
     from accelerate.state import AcceleratorState

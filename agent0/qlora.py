@@ -6,7 +6,6 @@ import sys
 import timeit
 import warnings
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -31,10 +30,11 @@ from transformers.utils.logging import disable_progress_bar
 
 from agent0.budget import Budget
 from agent0.command import log
-from agent0.data_parallel import choose_processes, is_first, together
+from agent0.data_parallel import agree, choose_processes, is_first, together
 from agent0.fused import cross_entropy, fuse_adapters
 from agent0.packing import BY_ROWS, common_prefix, packer
 from agent0.recipe import Recipe
+from agent0.records import write_json
 
 LOOKS = 6  # checkpoints a run, each with a look at the validation loss
 PATIENCE = 4  # looks without a better loss after which a run ends; in the middle the rate is high, and so is the loss
@@ -45,20 +45,19 @@ disable_progress_bar()  # of loading: training has a bar of its own
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated")  # between transformers and peft
 
 
-@cache
-def compute_dtype() -> torch.dtype:
-    """bf16 or fp16 on a GPU; on a CPU bf16 or fp32, whichever multiplies faster here.
+def choose_dtype() -> str:
+    """Return what to compute in: bfloat16 or float16 on a GPU; on a CPU bfloat16 or float32, which multiplies faster.
 
     That is measured, since no flag tells: of two CPUs with AVX512-BF16 one takes half as long in bf16, one twice.
     """
     if torch.cuda.is_available():
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return min((torch.float32, torch.bfloat16), key=_product_seconds)
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float16"
+    return min(("float32", "bfloat16"), key=_product_seconds)
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
+def _product_seconds(dtype: str) -> float:
     """The least time of a product as small as those of a step on the embedded model."""
-    rows, weight = torch.ones(256, 576, dtype=dtype), torch.ones(1536, 576, dtype=dtype)
+    rows, weight = (torch.ones(size, 576, dtype=getattr(torch, dtype)) for size in (256, 1536))
     return min(timeit.repeat(lambda: rows @ weight.T, number=1, repeat=10))
 
 
@@ -69,23 +68,23 @@ def load_tokenizer(path: str):
     return tokenizer
 
 
-def load_model(path: str, recipe: Recipe, start: str | None = None) -> torch.nn.Module:
+def load_model(path: str, recipe: Recipe, dtype: str, start: str | None = None) -> torch.nn.Module:
     """Return the 4-bit base model with a LoRA to train (QLoRA, arXiv:2305.14314): a fresh one, or that of `start`."""
     set_seed(SEED)
-    base = load_base(path)
+    base = load_base(path, getattr(torch, dtype))
     base.requires_grad_(False)
     model = PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, _lora(recipe))
     fuse_adapters(model)
     return model
 
 
-def load_base(path: str) -> torch.nn.Module:
-    """Return the base model in the 4 bits that it comes with, else in NF4.
+def load_base(path: str, dtype: torch.dtype) -> torch.nn.Module:
+    """Return the base model in the 4 bits that it comes with, else in NF4; dtype is what it computes in.
 
     To round 4 bits to 4 others is to train another model than the one that serves: bench/RESULTS.md, "The base that is
     trained on". On a CPU NF4 weights are unpacked once, to the same values, instead of in each pass.
     """
-    dtype, gpu = compute_dtype(), torch.cuda.is_available()
+    gpu = torch.cuda.is_available()
     options = {"dtype": dtype, "use_safetensors": True, "attn_implementation": "sdpa" if gpu else BY_ROWS}
     if comes_in_four_bits(path):
         return AutoModelForCausalLM.from_pretrained(path, **options)
@@ -207,7 +206,7 @@ class Job:
 
     `path` is the base model, `start` an adapter to go on from (None: a fresh one), rows and validation are
     {input_ids, labels, replayed}; `minutes` bounds the run (0: no bound); checkpoints are kept in `folder`, and a run
-    that finds some there goes on from them.
+    that finds some there goes on from them, in the same `dtype` ("": that of choose_dtype).
     """
 
     path: str
@@ -217,6 +216,7 @@ class Job:
     recipe: Recipe
     minutes: float
     folder: str
+    dtype: str = ""
 
 
 class Trained(NamedTuple):
@@ -236,12 +236,19 @@ def train(job: Job) -> Trained:
     processes = choose_processes(job.recipe.gradient_accumulation)
     path = Path(job.folder) / "job.json"
     if is_first():
-        path.write_text(json.dumps(asdict(job)), encoding="utf-8")
+        job.dtype = job.dtype or _begun_in(path) or choose_dtype()
+        write_json(path, asdict(job))
     with together(processes, ["-m", "agent0.qlora", str(path)]):
         if processes > 1:
             torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        model = load_model(job.path, job.recipe, job.start)
+        job.dtype = agree(job.dtype)
+        model = load_model(job.path, job.recipe, job.dtype, job.start)
         return Trained(model, *fit(model, load_tokenizer(job.path), job))
+
+
+def _begun_in(path: Path) -> str:
+    """What an earlier run of the job at path computed in ("": there was none)."""
+    return json.loads(path.read_text(encoding="utf-8"))["dtype"] if path.exists() else ""
 
 
 def fit(model, tokenizer, job: Job) -> tuple[dict[str, torch.Tensor] | None, list[dict]]:
@@ -269,7 +276,7 @@ def fit(model, tokenizer, job: Job) -> tuple[dict[str, torch.Tensor] | None, lis
 
 
 def _arguments(job: Job) -> TrainingArguments:
-    dtype, recipe, gpu = compute_dtype(), job.recipe, torch.cuda.is_available()
+    recipe, gpu = job.recipe, torch.cuda.is_available()
     passes = max(1, recipe.gradient_accumulation // int(os.environ.get("WORLD_SIZE", 1)))
     return TrainingArguments(
         output_dir=job.folder,
@@ -278,8 +285,8 @@ def _arguments(job: Job) -> TrainingArguments:
         gradient_accumulation_steps=passes,
         learning_rate=recipe.learning_rate,
         num_train_epochs=recipe.num_epochs,
-        bf16=gpu and dtype is torch.bfloat16,  # a CPU needs no autocast: all but the LoRA is bf16 there
-        fp16=dtype is torch.float16,
+        bf16=gpu and job.dtype == "bfloat16",  # a CPU needs no autocast: all but the LoRA is bf16 there
+        fp16=job.dtype == "float16",
         logging_steps=1,
         logging_nan_inf_filter=False,
         save_strategy="steps",

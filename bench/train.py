@@ -140,14 +140,16 @@ def ours(job: SimpleNamespace) -> None:
     def recipe(batch: int) -> Recipe:
         return Recipe(batch, 1, 1e-3, 1, 16, 32, tuple(job.modules))
 
-    model, tokenizer = qlora.load_model(job.path, recipe(BATCH)), qlora.load_tokenizer(job.path)
+    dtype = qlora.choose_dtype()
+    model, tokenizer = qlora.load_model(job.path, recipe(BATCH), dtype), qlora.load_tokenizer(job.path)
 
     def train(run: dict, clock: trl_peer.Clock) -> None:
         trainer.DEFAULT_CALLBACKS[1:] = [clock]  # which every Trainer has
         rows = job.rows[: run["rows"]]
         for _ in range(run["passes"]):
             with tempfile.TemporaryDirectory() as folder:
-                qlora.fit(model, tokenizer, qlora.Job(job.path, None, rows, [], recipe(run["batch"]), 0, folder))
+                work = qlora.Job(job.path, None, rows, [], recipe(run["batch"]), 0, folder, dtype)
+                qlora.fit(model, tokenizer, work)
 
     trl_peer.do(job, train)
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -42,6 +42,15 @@ def test_the_others_end_with_the_first_and_the_environment_is_as_before():
     assert dict(os.environ) == before
 
 
+def test_the_first_says_what_all_compute_in(tmp_path):
+    told = tmp_path / "told"
+    other = "import sys; from agent0.data_parallel import agree; open(sys.argv[1], 'w').write(agree('2'))"
+    with data_parallel.together(2, ["-c", other, str(told)]):
+        assert data_parallel.agree("1") == "1"
+    assert told.read_text() == "1"
+    assert data_parallel.agree("3") == "3"
+
+
 @pytest.fixture
 def job(tmp_path, monkeypatch):
     """Return a function that makes a small job with a folder of its own."""
@@ -54,10 +63,10 @@ def job(tmp_path, monkeypatch):
         prompt, answer = (tokenizer(text)["input_ids"] for text in texts)
         rows.append({"input_ids": prompt + answer, "labels": [-100] * len(prompt) + answer})
 
-    def make(name: str, recipe: Recipe, minutes: float = 0) -> qlora.Job:
+    def make(name: str, recipe: Recipe, minutes: float = 0, dtype: str = "float32") -> qlora.Job:
         folder = tmp_path / name
         folder.mkdir()
-        return qlora.Job(str(base), None, rows[4:], [], recipe, minutes, str(folder))
+        return qlora.Job(str(base), None, rows[4:], [], recipe, minutes, str(folder), dtype)
 
     return make
 
@@ -101,6 +110,14 @@ def test_a_training_that_was_killed_goes_on_and_ends_where_it_would_have(job):
     losses, others = trained(killed)
     assert losses == pytest.approx(whole, rel=1e-2)
     assert_same(weights, others, 5e-3)
+
+
+def test_a_training_that_goes_on_computes_in_what_it_began_in(job, monkeypatch):
+    work = job("begun", Recipe(2, 1, 1e-3, 1, 8, 16, ("q_proj", "v_proj")), dtype="")
+    for quicker in ("bfloat16", "float32"):  # as the machine finds it each time
+        monkeypatch.setattr(qlora, "choose_dtype", lambda found=quicker: found)
+        model = qlora.train(replace(work)).model
+        assert model.get_base_model().dtype is torch.bfloat16
 
 
 def _answered(row: dict, other: dict) -> dict:
