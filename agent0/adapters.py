@@ -349,10 +349,10 @@ def waiting() -> Release | None:
 
 
 def promising() -> list[Release]:
-    """The releases after the serving one that are not worse than it, but not surely better yet, newest first.
+    """The releases after the serving one that are neither surely better nor surely worse than it, newest first.
 
-    They are on hold, or the gate saw too little between them. A training may go on from one, so that nights add up;
-    not where it, or one that it goes on from, was taken out of service or refused.
+    They are on hold, or the gate saw too little between them: which side of zero that fell on is noise. A training may
+    go on from one, so that nights add up; not where it, or one that it goes on from, was taken out of service or refused.
     """
     serving, failed = target("current"), {*links("failed").values()}
     since = serving.created if serving else math.inf
@@ -371,8 +371,7 @@ def _line(release: Release) -> Iterator[Release]:
 
 
 def _undecided(release: Release) -> bool:
-    judged = _judgement(release)
-    return held(release) or (judged.get("end") == "inconclusive" and judged["improvement"] >= 0)
+    return held(release) or _judgement(release).get("end") == "inconclusive"
 
 
 def _judgement(release: Release) -> dict:
