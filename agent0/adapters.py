@@ -352,7 +352,7 @@ def promising() -> list[Release]:
     """The releases after the serving one that are neither surely better nor surely worse than it, newest first.
 
     They are on hold, or the gate saw too little between them: which side of zero that fell on is noise. A training may
-    go on from one, so that nights add up; not where it, or one that it goes on from, was taken out of service or refused.
+    go on from one, so that nights add up; not where it, or one that it goes on from, was taken out or refused.
     """
     serving, failed = target("current"), {*links("failed").values()}
     since = serving.created if serving else math.inf
