@@ -135,7 +135,7 @@ def test_a_training_goes_on_from_what_serves_or_starts_anew_if_told_to(home, mon
 
 @pytest.mark.parametrize(
     ("end", "improvement", "goes_on"),
-    [("inconclusive", 0.05, True), ("inconclusive", -0.01, True), ("refuse", 0.05, False), ("refuse", -0.01, False)],
+    [("inconclusive", 0.05, True), ("inconclusive", 0, True), ("inconclusive", -0.01, True), ("refuse", 0.05, False)],
 )
 def test_a_training_goes_on_from_a_promising_candidate(home, monkeypatch, end, improvement, goes_on):
     make_base(home / "models" / "tiny", monkeypatch)
