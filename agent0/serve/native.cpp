@@ -6,8 +6,8 @@
 // its phases (the end of each "omp for").
 //
 // A weight is scale * code + offset, where GROUP neighbours share scale and offset (as in llama.cpp's Q4_1 and Q8_0),
-// and so is what it is multiplied by: a group's product is a sum of whole numbers. CPUs multiply bytes fastest, so what
-// is read is high * HALF + low, a byte each: one byte alone would tip one answer in ten of greedy decoding. Matrices are
+// and so is what it is multiplied by: a group's product is a sum of whole numbers. Where CPUs multiply bytes fastest,
+// what is read is high * HALF + low, a byte each: one byte alone would tip one answer in ten of greedy decoding. Matrices are
 // cut into tiles of OUTPUTS outputs, as many as a register of this machine holds, which lie as they are read: native.py
 // lays them out.
 #include <algorithm>
@@ -24,7 +24,7 @@ namespace {
 #ifdef __AVX512VNNI__  // AVX512 without it multiplies bytes no better than AVX2
 constexpr int OUTPUTS = 16, ROWS = 8;  // of a tile; whose sums stay in registers
 #else
-constexpr int OUTPUTS = 8, ROWS = 4;
+constexpr int OUTPUTS = 8, ROWS = 8;
 #endif
 constexpr int GROUP = 32, QUAD = 4;  // codes that share a scale; codes that one product takes
 constexpr int HALF = 128, TOP = 127 * HALF;  // what a high byte counts; the largest number of both bytes
@@ -33,6 +33,7 @@ typedef int32_t Sums __attribute__((vector_size(OUTPUTS * sizeof(int32_t)), alig
 typedef uint8_t Codes __attribute__((vector_size(OUTPUTS * QUAD), aligned(1), may_alias));
 typedef uint16_t Words __attribute__((vector_size(OUTPUTS * sizeof(uint16_t)), aligned(2), may_alias));
 typedef int32_t Quad __attribute__((aligned(1), may_alias));
+typedef int16_t Word __attribute__((aligned(1), may_alias));
 typedef _Float16 Half;
 struct Brain { uint16_t bits; };  // bfloat16: the upper half of a float
 
@@ -106,44 +107,53 @@ inline Floats load(const Half* p) {
 }
 #endif
 
-// Adds up products of four codes of each output with four signed bytes x; BITS says how large codes may be.
-template <int BITS>
+// Adds up products of four codes of each output with four whole numbers that were read, which `write` split in two.
 struct Products {
-    Sums sums = {};
-    Sums total() const { return sums; }
 #if defined(__AVX512VNNI__)
-    void add(Codes w, int32_t x) {
-        sums = reinterpret_cast<Sums>(_mm512_dpbusd_epi32(
+    Sums high = {}, low = {};
+    void add(Codes w, int32_t x, int32_t y) { high = dot(high, w, x), low = dot(low, w, y); }
+    Sums total() const { return high * HALF + low; }
+    static Sums dot(Sums sums, Codes w, int32_t x) {
+        return reinterpret_cast<Sums>(_mm512_dpbusd_epi32(
             reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(w), _mm512_set1_epi32(x)));
     }
-#elif defined(__AVX2__) && !defined(__AVX512VNNI__)
-    void add(Codes w, int32_t x) {  // by 16 bits, since products of bytes could overflow in pairs
-        const __m256i codes = reinterpret_cast<__m256i>(w), quad = _mm256_set1_epi32(x);
+#elif defined(__AVX2__)
+    Sums sums = {};
+    void add(Codes w, int32_t x, int32_t y) {  // whole numbers of 16 bits: no more products than for two bytes each
+        const __m256i codes = reinterpret_cast<__m256i>(w);
         const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(codes, 8);
-        sums += reinterpret_cast<Sums>(_mm256_madd_epi16(even, _mm256_srai_epi16(_mm256_slli_epi16(quad, 8), 8)));
-        sums += reinterpret_cast<Sums>(_mm256_madd_epi16(odd, _mm256_srai_epi16(quad, 8)));
+        sums += reinterpret_cast<Sums>(_mm256_madd_epi16(even, _mm256_set1_epi32(x)));
+        sums += reinterpret_cast<Sums>(_mm256_madd_epi16(odd, _mm256_set1_epi32(y)));
     }
+    Sums total() const { return sums; }
 #else
-    void add(Codes w, int32_t x) {
+    Sums high = {}, low = {};
+    void add(Codes w, int32_t x, int32_t y) { dot(high, w, x), dot(low, w, y); }
+    Sums total() const { return high * HALF + low; }
+    static void dot(Sums& sums, Codes w, int32_t x) {
         int8_t quad[QUAD];
         std::memcpy(quad, &x, sizeof quad);
         for (int o = 0; o < OUTPUTS; o++)
             for (int k = 0; k < QUAD; k++) sums[o] += w[o * QUAD + k] * quad[k];
     }
 #endif
-};
 
+    // lay out a group as `add` reads it: all first halves, then all second ones
+    static void write(const int32_t* whole, int8_t* to) {
 #if defined(__AVX2__) && !defined(__AVX512VNNI__)
-template <>
-struct Products<4> {  // a whole group of them fits 16 bits: 32 * 15 * 127 / 2 < 2^15
-    __m256i pairs = {};
-    Sums total() const { return reinterpret_cast<Sums>(_mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
-    void add(Codes w, int32_t x) {
-        const __m256i products = _mm256_maddubs_epi16(reinterpret_cast<__m256i>(w), _mm256_set1_epi32(x));
-        pairs = _mm256_add_epi16(pairs, products);
+        for (int k = 0; k < GROUP; k += 2) {  // of a quad the even numbers, then the odd ones
+            reinterpret_cast<Word*>(to)[k / 2] = static_cast<int16_t>(whole[k]);
+            reinterpret_cast<Word*>(to + GROUP)[k / 2] = static_cast<int16_t>(whole[k + 1]);
+        }
+#else
+        for (int k = 0; k < GROUP; k++) {  // what a byte holds of HALF, then the rest
+            const int32_t high = (whole[k] + HALF / 2) >> 7;
+            to[k] = static_cast<int8_t>(high);
+            to[GROUP + k] = static_cast<int8_t>(whole[k] - high * HALF);
+        }
+#endif
     }
 };
-#endif
 
 inline float sum(Floats v) {
     float s = 0;
@@ -172,7 +182,7 @@ struct Run {  // neighbouring rows on one LoRA
 
 // What linears read: rows of whole numbers with a scale a group, and their sums; and the rows' products with A.
 struct Inputs {
-    std::vector<int8_t> codes;  // (rows, groups, high | low, GROUP)
+    std::vector<int8_t> codes;  // (rows, groups, 2, GROUP), as Products::write lays them out
     std::vector<float> scale, sum, low, zeros;  // low (rows, parts * rank); zeros: as of a row without a LoRA
     int64_t groups = 0, low_width = 0;
 
@@ -193,15 +203,13 @@ struct Inputs {
             float top = 0;
             for (int64_t k = 0; k < count; k++) top = std::max(top, std::abs(x[k]));
             const float inverse = top > 0 ? TOP / top : 0;
-            int32_t total = 0;
+            int32_t whole[GROUP], total = 0;
             for (int64_t k = 0; k < GROUP; k++) {
                 const float scaled = k < count ? x[k] * inverse : 0;
-                const int32_t whole = static_cast<int32_t>(scaled + std::copysign(.5f, scaled));
-                const int32_t high = (whole + HALF / 2) >> 7;
-                code[k] = static_cast<int8_t>(high);
-                code[GROUP + k] = static_cast<int8_t>(whole - high * HALF);
-                total += whole;
+                whole[k] = static_cast<int32_t>(scaled + std::copysign(.5f, scaled));
+                total += whole[k];
             }
+            Products::write(whole, code);
             scale[n * groups + g] = top / TOP;
             sum[n * groups + g] = top / TOP * static_cast<float>(total);
         }
@@ -215,7 +223,7 @@ inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inp
     const uint8_t* codes = linear.codes + tile * groups * OUTPUTS * GROUP * BITS / 8;
     const Half* scale = linear.scale + tile * groups * OUTPUTS * (BITS == 4 ? 2 : 1);
     for (int64_t g = 0; g < groups; g++) {
-        Products<BITS> high[M], low[M];
+        Products products[M];
         for (int k = 0; k < GROUP / QUAD; k += 2) {
             const int8_t* x = &in.codes[(n * in.groups + g) * 2 * GROUP + k * QUAD];
             Codes one = load(codes), two;
@@ -227,16 +235,15 @@ inline void dots(Floats (&acc)[M], const Linear& linear, int64_t tile, const Inp
                 codes += 2 * sizeof(Codes);
             }
             for (int m = 0; m < M; m++, x += in.groups * 2 * GROUP) {
-                high[m].add(one, quad(x)), high[m].add(two, quad(x + QUAD));
-                low[m].add(one, quad(x + GROUP)), low[m].add(two, quad(x + GROUP + QUAD));
+                products[m].add(one, quad(x), quad(x + GROUP));
+                products[m].add(two, quad(x + QUAD), quad(x + GROUP + QUAD));
             }
         }
         const Floats s = load(scale), offset = BITS == 4 ? load(scale + OUTPUTS) : s * -128;
         scale += OUTPUTS * (BITS == 4 ? 2 : 1);
         for (int m = 0; m < M; m++) {
             const int64_t of = (n + m) * in.groups + g;
-            const Sums total = high[m].total() * HALF + low[m].total();
-            acc[m] += __builtin_convertvector(total, Floats) * (s * in.scale[of]) + offset * in.sum[of];
+            acc[m] += __builtin_convertvector(products[m].total(), Floats) * (s * in.scale[of]) + offset * in.sum[of];
         }
     }
 }
