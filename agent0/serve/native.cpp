@@ -21,11 +21,12 @@
 
 namespace {
 
-#ifdef __AVX512VNNI__  // AVX512 without it multiplies bytes no better than AVX2
-constexpr int OUTPUTS = 16, ROWS = 8;  // of a tile; whose sums stay in registers
+#ifdef __AVX512VNNI__  // AVX512 without it multiplies whole numbers no better than AVX2
+constexpr int OUTPUTS = 16;  // of a tile
 #else
-constexpr int OUTPUTS = 8, ROWS = 8;
+constexpr int OUTPUTS = 8;
 #endif
+constexpr int ROWS = 8;  // whose sums stay in registers
 constexpr int GROUP = 32, QUAD = 4;  // codes that share a scale; codes that one product takes
 constexpr int HALF = 128, TOP = 127 * HALF;  // what a high byte counts; the largest number of both bytes
 typedef float Floats __attribute__((vector_size(OUTPUTS * sizeof(float)), aligned(4), may_alias));
@@ -107,53 +108,51 @@ inline Floats load(const Half* p) {
 }
 #endif
 
-// Adds up products of four codes of each output with four whole numbers that were read, which `write` split in two.
-struct Products {
-#if defined(__AVX512VNNI__)
-    Sums high = {}, low = {};
-    void add(Codes w, int32_t x, int32_t y) { high = dot(high, w, x), low = dot(low, w, y); }
-    Sums total() const { return high * HALF + low; }
-    static Sums dot(Sums sums, Codes w, int32_t x) {
-        return reinterpret_cast<Sums>(_mm512_dpbusd_epi32(
-            reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(w), _mm512_set1_epi32(x)));
-    }
-#elif defined(__AVX2__)
+// Adds up products of four codes of each output with four whole numbers, of which `write` laid out a group in two
+// halves: all that `add` takes as x, then all that it takes as y.
+#if defined(__AVX2__) && !defined(__AVX512VNNI__)
+struct Products {  // by 16 bits, of which one product takes as many as of two bytes each
     Sums sums = {};
-    void add(Codes w, int32_t x, int32_t y) {  // whole numbers of 16 bits: no more products than for two bytes each
+    Sums total() const { return sums; }
+    void add(Codes w, int32_t x, int32_t y) {
         const __m256i codes = reinterpret_cast<__m256i>(w);
         const __m256i even = _mm256_and_si256(codes, _mm256_set1_epi16(255)), odd = _mm256_srli_epi16(codes, 8);
         sums += reinterpret_cast<Sums>(_mm256_madd_epi16(even, _mm256_set1_epi32(x)));
         sums += reinterpret_cast<Sums>(_mm256_madd_epi16(odd, _mm256_set1_epi32(y)));
     }
-    Sums total() const { return sums; }
+    static void write(const int32_t* whole, int8_t* to) {
+        for (int k = 0; k < GROUP; k += 2) {
+            reinterpret_cast<Word*>(to)[k / 2] = static_cast<int16_t>(whole[k]);
+            reinterpret_cast<Word*>(to + GROUP)[k / 2] = static_cast<int16_t>(whole[k + 1]);
+        }
+    }
+};
 #else
+struct Products {  // by bytes: high * HALF + low
     Sums high = {}, low = {};
-    void add(Codes w, int32_t x, int32_t y) { dot(high, w, x), dot(low, w, y); }
     Sums total() const { return high * HALF + low; }
-    static void dot(Sums& sums, Codes w, int32_t x) {
+    void add(Codes w, int32_t x, int32_t y) { high = dot(high, w, x), low = dot(low, w, y); }
+    static Sums dot(Sums sums, Codes w, int32_t x) {
+#ifdef __AVX512VNNI__
+        return reinterpret_cast<Sums>(_mm512_dpbusd_epi32(
+            reinterpret_cast<__m512i>(sums), reinterpret_cast<__m512i>(w), _mm512_set1_epi32(x)));
+#else
         int8_t quad[QUAD];
         std::memcpy(quad, &x, sizeof quad);
         for (int o = 0; o < OUTPUTS; o++)
             for (int k = 0; k < QUAD; k++) sums[o] += w[o * QUAD + k] * quad[k];
-    }
+        return sums;
 #endif
-
-    // lay out a group as `add` reads it: all first halves, then all second ones
+    }
     static void write(const int32_t* whole, int8_t* to) {
-#if defined(__AVX2__) && !defined(__AVX512VNNI__)
-        for (int k = 0; k < GROUP; k += 2) {  // of a quad the even numbers, then the odd ones
-            reinterpret_cast<Word*>(to)[k / 2] = static_cast<int16_t>(whole[k]);
-            reinterpret_cast<Word*>(to + GROUP)[k / 2] = static_cast<int16_t>(whole[k + 1]);
-        }
-#else
-        for (int k = 0; k < GROUP; k++) {  // what a byte holds of HALF, then the rest
+        for (int k = 0; k < GROUP; k++) {
             const int32_t high = (whole[k] + HALF / 2) >> 7;
             to[k] = static_cast<int8_t>(high);
             to[GROUP + k] = static_cast<int8_t>(whole[k] - high * HALF);
         }
-#endif
     }
 };
+#endif
 
 inline float sum(Floats v) {
     float s = 0;
