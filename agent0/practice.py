@@ -1,6 +1,4 @@
-"""Practice: proven questions of the pool, and single steps of their answers, with other numbers.
-
-So a model learns the way and not the answer, and to calculate, in which a small one fails most often.
+"""Practice: proven questions of the pool with other numbers, so that a model learns the way and not the answer.
 
 Questions are bootstrapped as in MetaMath (arXiv:2309.12284), but no model writes an answer: the council's math member
 works each one out, as it did the original.
@@ -8,7 +6,7 @@ works each one out, as it did the original.
 
 import random
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from hashlib import sha256
 from itertools import islice, zip_longest
 
@@ -17,8 +15,7 @@ from agent0.quality import gist, held_out_questions
 from agent0.records import TrainingExample
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?")
-OPERATION = re.compile(r"(?<![\d.*/+-] )\b(\d+) ([+*/-]) (\d+)(?= = \d)")
-DRILLS = 1  # single operations for each variation of a question
+TURNS = 3  # of a new question for one of an old: what fails is practised most, as in DART-Math (arXiv:2407.13690)
 TRIES = 20  # draws after which a question is left alone: its numbers depend on each other
 
 
@@ -27,26 +24,21 @@ def practicable(example: TrainingExample) -> bool:
     return (example.verified_by or "").startswith("math:")
 
 
-def practice_examples(pool: Sequence[TrainingExample], wanted: int, seed: str = "") -> list[TrainingExample]:
-    """Return up to `wanted` examples: for each variation of a question, DRILLS drills.
+def practice_examples(
+    pool: Sequence[TrainingExample], wanted: int, seed: str = "", new: Collection[str] = ()
+) -> list[TrainingExample]:
+    """Return up to `wanted` variations of the pool's questions; `new`: the ids of those that were not learned yet.
 
     They are the same for the same pool and seed. The questions take turns, so that none is practised twice before each
-    was once. Nothing in it is held out, in the pool, or there twice.
+    was once, but a new one takes TURNS at a time. Nothing in it is held out, in the pool, or there twice.
     """
     held_out = held_out_questions()
     known = held_out | {gist(example.instruction) for example in pool}
     measured = {_numbers(question) for question in held_out} - {None}
-    proven = [(example, random.Random(f"{seed}{example.id}")) for example in pool if practicable(example)]
-    sources = [[_variations(*pair) for pair in proven], [_drills(*pair) for pair in proven]]
-    questions, drills = (
-        (e for e in _unseen(_turns(source), known) if _numbers(e.instruction) not in measured) for source in sources
-    )
-    varied = list(islice(questions, wanted // (1 + DRILLS)))
-    return varied + list(islice(drills, wanted - len(varied)))
-
-
-def _turns(sources: Sequence[Iterator[TrainingExample]]) -> Iterator[TrainingExample]:
-    return (example for turn in zip_longest(*sources) for example in turn if example)
+    varied = {e.id: _variations(e, random.Random(f"{seed}{e.id}")) for e in pool if practicable(e)}
+    turns = [source for name, source in varied.items() for _ in range(TURNS if name in new else 1)]
+    drawn = (example for turn in zip_longest(*turns) for example in turn if example)
+    return list(islice((e for e in _unseen(drawn, known) if _numbers(e.instruction) not in measured), wanted))
 
 
 def _unseen(examples: Iterator[TrainingExample], known: set[str]) -> Iterator[TrainingExample]:
@@ -64,29 +56,11 @@ def _numbers(text: str) -> tuple[str, ...] | None:
 
 
 def _variations(example: TrainingExample, r: random.Random) -> Iterator[TrainingExample]:
-    """Yield the question with other numbers, as often as one is found whose result has the same form."""
+    """Yield the question with other numbers, worked out, until TRIES draws in a row brought nothing new of its form."""
     form = _form(solution.result) if (solution := solve(example.instruction)) else None
-    return _worked_out(example, lambda: r.choice((redrawn, shifted))(example.instruction, r), form)
-
-
-def _drills(example: TrainingExample, r: random.Random) -> Iterator[TrainingExample]:
-    """Yield the single operations of the example's steps, with other numbers and a whole result."""
-    operations = OPERATION.findall(example.output)
-    return _worked_out(example, lambda: _operation(r.choice(operations), r), "0" if operations else None)
-
-
-def _operation(found: tuple[str, str, str], r: random.Random) -> str:
-    one, sign, other = (redrawn(part, r) for part in found)
-    if sign == "/":  # a whole result by construction: chance would hardly find one
-        one = str(int(other) * max(1, round(int(one) / int(other))))
-    return f"What is {one} {sign} {other}?"
-
-
-def _worked_out(example: TrainingExample, draw: Callable[[], str], form: str | None) -> Iterator[TrainingExample]:
-    """Yield what is drawn, worked out, if its result has that form, until TRIES draws in a row brought nothing new."""
     misses, drawn = 0, {example.instruction}
     while form is not None and misses < TRIES:
-        question = draw()
+        question = r.choice((redrawn, shifted))(example.instruction, r)
         solution = None if question in drawn else solve(question)
         if solution is None or _form(solution.result) != form:
             misses += 1

@@ -8,7 +8,7 @@ ATTENTION = ("q_proj", "k_proj", "v_proj", "o_proj")
 ALL_LINEAR = (*ATTENTION, "gate_proj", "up_proj", "down_proj")
 SMALL_POOL = 5000  # examples; below it the seed's recipe makes under 500 steps of 5e-5
 ENOUGH = 1000  # examples seen in a run, by passes over a small pool
-PRACTISED = 2000  # examples of a run that practice fills up to: more is better, and takes longer
+PRACTISED = 1600  # examples of a run that practice fills up to: more is better, and takes longer
 PRACTICE_RATIO = 8  # variations of one question at most
 GENTLER = 0.5  # of the rate, where a training goes on from a trained release: "Rates from night to night" there
 

@@ -90,7 +90,7 @@ def prepare(pool: list[TrainingExample], start: Release) -> Lessons:
     """Return the lessons of a training that goes on from `start`."""
     repeated = to_repeat(pool, start)
     wanted = practice_wanted(len(repeated), len(pool), get_settings())
-    return Lessons(repeated, practice_examples(pool, wanted, start.name))
+    return Lessons(repeated, practice_examples(pool, wanted, start.name, {example.id for example in repeated}))
 
 
 def training_set(

@@ -1,6 +1,5 @@
 """Practice: a proven question with other numbers, worked out anew, and nothing that is only to be measured on."""
 
-import operator
 import re
 
 import pytest
@@ -12,7 +11,6 @@ from agent0.quality import HELD_OUT, gist
 from agent0.records import Question, TrainingExample, write_jsonl
 from agent0.settings import get_settings
 
-OPERATORS = {"+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.floordiv}
 QUESTIONS = [
     "What is 25% of 360?",
     "Anna buys 4 pens at $3 each. How much does Anna pay?",
@@ -51,12 +49,6 @@ def held_out(tmp_path, monkeypatch):
     return write
 
 
-@pytest.fixture
-def no_drills(monkeypatch):
-    monkeypatch.setattr(practice, "DRILLS", 0)
-
-
-@pytest.mark.usefixtures("no_drills")
 def test_each_variation_is_a_new_question_with_its_exact_answer():
     pool = [proven(question) for question in QUESTIONS]
     found = practice.practice_examples(pool, 60)
@@ -67,7 +59,6 @@ def test_each_variation_is_a_new_question_with_its_exact_answer():
     assert len({example.id for example in found} | {example.id for example in pool}) == 67
 
 
-@pytest.mark.usefixtures("no_drills")
 def test_the_questions_take_turns_and_the_same_pool_gives_the_same(held_out):
     held_out("Why is the sky blue?")
     pool = [proven(question) for question in QUESTIONS]
@@ -79,19 +70,12 @@ def test_the_questions_take_turns_and_the_same_pool_gives_the_same(held_out):
     assert not {e.instruction for e in others} & {e.instruction for e in found}
 
 
-def test_the_operations_of_the_steps_are_drilled_with_other_numbers():
-    pool = [proven(question) for question in [*QUESTIONS, "Find the mean of 12 and 20."]]
-    found = practice.practice_examples(pool, 50)
-    drills = [e for e in found if re.fullmatch(r"What is \d+ [+*/-] \d+\?", e.instruction)]
-    assert len(found) == 50 and len(drills) == 25, "a drill for each variation"
-    assert {e.instruction.split()[3] for e in drills} == set("+-*/")
-    for drill in drills:
-        one, sign, other = drill.instruction.removeprefix("What is ").rstrip("?").split()
-        result = {"+": int.__add__, "-": int.__sub__, "*": int.__mul__, "/": int.__floordiv__}[sign](
-            int(one), int(other)
-        )
-        assert answers_agree(drill.output, str(result)) and result >= 0
-        assert sign != "/" or int(one) % int(other) == 0
+def test_what_is_new_is_practised_more_often():
+    pool = [proven(question) for question in QUESTIONS]
+    found = practice.practice_examples(pool, 2 * (len(pool) - 1) + 2 * practice.TURNS, new={pool[3].id})
+    asked = [e.instruction.startswith("How many minutes") for e in found]
+    assert sum(asked) == 2 * practice.TURNS > 2
+    assert len({e.instruction for e in found}) == len(found)
 
 
 def test_a_result_keeps_its_form():
@@ -109,7 +93,6 @@ def test_what_cannot_be_varied_is_left_alone():
     assert practice.practice_examples([proven("What day comes after Monday?")], 5) == []
 
 
-@pytest.mark.usefixtures("no_drills")
 def test_nothing_held_out_is_practised_in_other_words_either(held_out):
     pool = [proven("What is 11 + 12?")]
     everything = [e.instruction for e in practice.practice_examples(pool, 1000)]

@@ -99,7 +99,7 @@ def test_the_seeds_recipe_can_be_had_for_a_small_pool(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("examples", "practice", "epochs"), [(24, 192, 5), (200, 1600, 1), (700, 1300, 1), (2500, 0, 1)]
+    ("examples", "practice", "epochs"), [(24, 192, 5), (200, 1400, 1), (700, 900, 1), (2500, 0, 1)]
 )
 def test_practice_fills_a_run_up(examples, practice, epochs):
     settings = load_settings()
