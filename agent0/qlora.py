@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from torch.nn.functional import kl_div
 from tqdm import tqdm
 from transformers import (
@@ -28,6 +29,7 @@ from transformers import (
 from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils.logging import disable_progress_bar
 
+from agent0.adapter_checks import WEIGHTS
 from agent0.budget import Budget
 from agent0.command import log
 from agent0.data_parallel import agree, choose_processes, is_first, together
@@ -313,6 +315,17 @@ def save(trained: Trained, staging: Path, base_name: str) -> None:
     weights = {} if trained.gathered is None else {"state_dict": trained.gathered}
     trained.model.save_pretrained(staging, safe_serialization=True, save_embedding_layers=False, **weights)
     (staging / "README.md").unlink(missing_ok=True)
+
+
+def meet_halfway(staging: Path, start: Path) -> None:
+    """Replace the adapter in staging by the mean of its weights and those of `start`, from which it was trained.
+
+    A training scatters about something better than itself (WiSE-FT, arXiv:2109.01903; "Half of the way" in
+    bench/RESULTS.md).
+    """
+    reached, before = (load_file(folder / WEIGHTS) for folder in (staging, start))
+    mean = {name: torch.lerp(before[name].to(tensor.dtype), tensor, 0.5) for name, tensor in reached.items()}
+    save_file(mean, staging / WEIGHTS, metadata={"format": "pt"})
 
 
 if __name__ == "__main__":  # one of several processes: the first one keeps what all have trained

@@ -152,6 +152,8 @@ def train(lessons: Lessons, recipe: Recipe, start: Release, staging: Path) -> di
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(trained, staging, base_model_name())
+    if not start.is_base and get_settings().train_recipe != "seed":
+        qlora.meet_halfway(staging, start.path)
     history = trained.history
     del trained  # its place is needed for the base model that serves
     fingerprint.record(staging)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaConfig, LlamaForCausalLM
 
 from agent0 import fused, packing, qlora
@@ -175,3 +176,12 @@ def test_with_replay_alone_a_fresh_adapter_has_nothing_to_learn():
     loss.backward()
     assert loss.item() == pytest.approx(0, abs=1e-5)
     assert all(gradient.abs().max() < 1e-4 for gradient in gradients(model).values())
+
+
+def test_what_goes_on_from_a_release_meets_it_halfway(tmp_path):
+    for name, value in (("before", 1.0), ("reached", 4.0)):
+        (tmp_path / name).mkdir()
+        save_file({"lora_A": torch.full((2, 3), value)}, tmp_path / name / "adapter_model.safetensors")
+    qlora.meet_halfway(tmp_path / "reached", tmp_path / "before")
+    assert torch.equal(load_file(tmp_path / "reached" / "adapter_model.safetensors")["lora_A"], torch.full((2, 3), 2.5))
+    assert load_file(tmp_path / "before" / "adapter_model.safetensors")["lora_A"].max() == 1
