@@ -153,6 +153,7 @@ def train(lessons: Lessons, recipe: Recipe, start: Release, staging: Path) -> di
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(trained, staging, base_model_name())
     if not start.is_base and get_settings().train_recipe != "seed":
+        log.info("the release is the mean of what was trained and of %s", start.name)
         qlora.meet_halfway(staging, start.path)
     history = trained.history
     del trained  # its place is needed for the base model that serves
