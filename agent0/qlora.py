@@ -317,14 +317,14 @@ def save(trained: Trained, staging: Path, base_name: str) -> None:
     (staging / "README.md").unlink(missing_ok=True)
 
 
-def meet_halfway(staging: Path, start: Path) -> None:
-    """Replace the adapter in staging by the mean of its weights and those of `start`, from which it was trained.
+def mix(staging: Path, start: Path, share: float) -> None:
+    """Replace the adapter in staging by a mean: `share` (0 to 1) of the weights of `start`, which it was trained from.
 
     A training scatters about something better than itself (WiSE-FT, arXiv:2109.01903; "Half of the way" in
     bench/RESULTS.md).
     """
     reached, before = (load_file(folder / WEIGHTS) for folder in (staging, start))
-    mean = {name: torch.lerp(before[name].to(tensor.dtype), tensor, 0.5) for name, tensor in reached.items()}
+    mean = {name: torch.lerp(tensor, before[name].to(tensor.dtype), share) for name, tensor in reached.items()}
     save_file(mean, staging / WEIGHTS, metadata={"format": "pt"})
 
 

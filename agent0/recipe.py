@@ -11,6 +11,7 @@ ENOUGH = 1000  # examples seen in a run, by passes over a small pool
 PRACTISED = 1600  # examples of a run that practice fills up to: more is better, and takes longer
 PRACTICE_RATIO = 8  # variations of one question at most
 GENTLER = 0.5  # of the rate, where a training goes on from a trained release: "Rates from night to night" there
+HALFWAY = 0.5  # of that release in what is published then: "Half of the way" there
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,7 @@ class Recipe:
     lora_rank: int
     lora_alpha: int
     target_modules: tuple[str, ...] = ATTENTION
+    share_of_start: float = 0.0  # in the weights that are published; the rest is what the training reached
     changes: list[str] = field(default_factory=list)
 
 
@@ -53,13 +55,16 @@ def choose_recipe(examples: int, settings: Settings, rows: int | None = None) ->
     return Recipe(**{**seed, **adapted}, target_modules=ALL_LINEAR, changes=changes)
 
 
-def gentler(recipe: Recipe, settings: Settings) -> Recipe:
+def going_on(recipe: Recipe, settings: Settings) -> Recipe:
     """Return the recipe for going on from a trained release, which the full rate would move about more than it teaches.
 
-    A rate that is the user's or the seed's stays.
+    A rate that is the user's stays, and the seed's recipe as it is.
     """
-    if recipe.learning_rate == settings.learning_rate:
+    if settings.train_recipe == "seed":
         return recipe
-    rate = GENTLER * recipe.learning_rate
-    change = f"LEARNING_RATE {recipe.learning_rate:g} -> {rate:g}, since it goes on from a trained release"
-    return replace(recipe, learning_rate=rate, changes=[*recipe.changes, change])
+    rate, changes = recipe.learning_rate, []
+    if rate != settings.learning_rate:
+        rate *= GENTLER
+        changes = [f"LEARNING_RATE {recipe.learning_rate:g} -> {rate:g}, since it goes on from a trained release"]
+    changes.append(f"what is published is {HALFWAY:.0%} that release, which the training scatters about")
+    return replace(recipe, learning_rate=rate, share_of_start=HALFWAY, changes=[*recipe.changes, *changes])

@@ -27,7 +27,7 @@ from agent0.data_parallel import is_first
 from agent0.models import base_model_hash, base_model_name, base_model_path
 from agent0.pool import load_pool
 from agent0.practice import practicable, practice_examples
-from agent0.recipe import Recipe, choose_recipe, gentler, practice_wanted
+from agent0.recipe import Recipe, choose_recipe, going_on, practice_wanted
 from agent0.records import TrainingExample, write_json
 from agent0.replay import replay_examples
 from agent0.settings import Settings, get_settings
@@ -152,9 +152,8 @@ def train(lessons: Lessons, recipe: Recipe, start: Release, staging: Path) -> di
     if not losses or not all(map(math.isfinite, losses)):
         raise CouncilError(f"the training loss is not a number (last values {losses[-3:]}); lower LEARNING_RATE")
     qlora.save(trained, staging, base_model_name())
-    if not start.is_base and get_settings().train_recipe != "seed":
-        log.info("the release is the mean of what was trained and of %s", start.name)
-        qlora.meet_halfway(staging, start.path)
+    if recipe.share_of_start:
+        qlora.mix(staging, start.path, recipe.share_of_start)
     history = trained.history
     del trained  # its place is needed for the base model that serves
     fingerprint.record(staging)
@@ -232,11 +231,11 @@ def main() -> int:
     start = starting_point(choose_recipe(len(pool), settings))
     lessons = prepare(pool, start)
     recipe = choose_recipe(len(pool), settings, sum(map(len, lessons)))
-    recipe = recipe if start.is_base else gentler(recipe, settings)
+    recipe = recipe if start.is_base else going_on(recipe, settings)
     log.info("training on %d examples (%d new), rank %d, from %s", len(pool), len(new), recipe.lora_rank, start.name)
     log.info("%d of them as they are, %d of practice", *map(len, lessons))
     for change in recipe.changes:
-        log.info("small pool, so the recipe adapts: %s", change)
+        log.info("the recipe adapts: %s", change)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the staging folder goes
     staging = Path(tempfile.mkdtemp(dir=settings.loras, prefix=".staging-"))
     try:

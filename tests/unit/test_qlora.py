@@ -178,10 +178,12 @@ def test_with_replay_alone_a_fresh_adapter_has_nothing_to_learn():
     assert all(gradient.abs().max() < 1e-4 for gradient in gradients(model).values())
 
 
-def test_what_goes_on_from_a_release_meets_it_halfway(tmp_path):
+def test_weights_are_mixed_by_share(tmp_path):
     for name, value in (("before", 1.0), ("reached", 4.0)):
         (tmp_path / name).mkdir()
         save_file({"lora_A": torch.full((2, 3), value)}, tmp_path / name / "adapter_model.safetensors")
-    qlora.meet_halfway(tmp_path / "reached", tmp_path / "before")
-    assert torch.equal(load_file(tmp_path / "reached" / "adapter_model.safetensors")["lora_A"], torch.full((2, 3), 2.5))
+    qlora.mix(tmp_path / "reached", tmp_path / "before", 0.25)
+    assert torch.equal(
+        load_file(tmp_path / "reached" / "adapter_model.safetensors")["lora_A"], torch.full((2, 3), 3.25)
+    )
     assert load_file(tmp_path / "before" / "adapter_model.safetensors")["lora_A"].max() == 1

@@ -203,20 +203,26 @@ def test_what_was_taken_back_is_unlearned_from_base(home, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("trained", "rate", "taken"), [(False, None, 5e-4), (True, None, 2.5e-4), (True, "1e-3", 1e-3)]
+    ("trained", "setting", "rate", "share"),
+    [
+        (False, {}, 5e-4, 0),
+        (True, {}, 2.5e-4, 0.5),
+        (True, {"LEARNING_RATE": "1e-3"}, 1e-3, 0.5),
+        (True, {"TRAIN_RECIPE": "seed"}, 5e-5, 0),
+    ],
 )
-def test_a_training_that_goes_on_from_a_trained_release_takes_smaller_steps(home, monkeypatch, trained, rate, taken):
+def test_a_training_that_goes_on_from_a_release_goes_half_its_way(home, monkeypatch, trained, setting, rate, share):
     make_base(home / "models" / "tiny", monkeypatch)
     fill(home, 6)
-    start, rates = adapters.publish(stage(), {}) if trained else adapters.ensure_base(), []
+    start, recipes = adapters.publish(stage(), {}) if trained else adapters.ensure_base(), []
     monkeypatch.setattr(train, "starting_point", lambda recipe: start)
-    monkeypatch.setattr(train, "train", lambda lessons, recipe, *_: rates.append(recipe.learning_rate) or {"loss": 1.0})
+    monkeypatch.setattr(train, "train", lambda lessons, recipe, *_: recipes.append(recipe) or {"loss": 1.0})
     monkeypatch.setenv("RANK", "1")  # one that publishes nothing
-    if rate:
-        monkeypatch.setenv("LEARNING_RATE", rate)
-        get_settings.cache_clear()
+    for name, value in setting.items():
+        monkeypatch.setenv(name, value)
+    get_settings.cache_clear()
     assert train.main() == DONE
-    assert rates == [pytest.approx(taken)]
+    assert [(recipe.learning_rate, recipe.share_of_start) for recipe in recipes] == [(pytest.approx(rate), share)]
 
 
 def test_a_value_that_the_user_sets_stays(monkeypatch):
