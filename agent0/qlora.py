@@ -76,6 +76,8 @@ def load_model(path: str, recipe: Recipe, dtype: str, start: str | None = None) 
     base = load_base(path, getattr(torch, dtype))
     base.requires_grad_(False)
     model = PeftModel.from_pretrained(base, start, is_trainable=True) if start else get_peft_model(base, _lora(recipe))
+    # a release names its base, and PEFT would look that name up on the hub at each checkpoint
+    model.peft_config["default"].base_model_name_or_path = path
     fuse_adapters(model)
     return model
 

@@ -120,6 +120,14 @@ def test_a_training_that_goes_on_computes_in_what_it_began_in(job, monkeypatch):
         assert model.get_base_model().dtype is torch.bfloat16
 
 
+def test_a_training_that_goes_on_from_a_release_asks_nothing_of_the_hub(job, tmp_path, monkeypatch):
+    recipe, asked = Recipe(2, 1, 1e-3, 1, 8, 16, ("q_proj", "v_proj")), []
+    qlora.save(qlora.train(job("first", recipe)), tmp_path / "release", "a-public-name")
+    monkeypatch.setattr("peft.utils.save_and_load.check_file_exists_on_hf_hub", lambda name, _: asked.append(name))
+    trained(replace(job("second", recipe), start=str(tmp_path / "release")))
+    assert not asked
+
+
 def _answered(row: dict, other: dict) -> dict:
     """A row's question with another's answer."""
     prompt = row["input_ids"][: row["labels"].count(-100)]

@@ -4,9 +4,11 @@ import json
 from dataclasses import replace
 
 import pytest
-from lora_kit import make_base, stage
+from lora_kit import make_base, make_release, stage
+from safetensors.numpy import load_file
 
-from agent0 import adapters, ledger, recipe, train, veto
+from agent0 import adapters, ledger, qlora, recipe, train, veto
+from agent0.adapter_checks import WEIGHTS
 from agent0.command import DONE, NOTHING_TO_DO, CouncilError
 from agent0.records import TrainingExample, write_json, write_jsonl
 from agent0.settings import get_settings, load_settings
@@ -223,6 +225,22 @@ def test_a_training_that_goes_on_from_a_release_goes_half_its_way(home, monkeypa
     get_settings.cache_clear()
     assert train.main() == DONE
     assert [(recipe.learning_rate, recipe.share_of_start) for recipe in recipes] == [(pytest.approx(rate), share)]
+
+
+def test_a_release_shares_with_the_one_before_it_what_its_recipe_says(home, monkeypatch):
+    monkeypatch.setenv("REPLAY_EXAMPLES", "0")
+    make_base(home / "models" / "tiny", monkeypatch)
+    start, staging = make_release(seed=1), stage(seed=2)
+    before, reached = load_file(start.path / WEIGHTS), load_file(staging / WEIGHTS)
+    trained = qlora.Trained(None, None, [{"loss": 1.0, "epoch": 1.0}])
+    for name, result in (("load_tokenizer", None), ("train", trained), ("save", None)):
+        monkeypatch.setattr(qlora, name, lambda *_, result=result: result)
+    monkeypatch.setattr(train, "encode", lambda *_: {"labels": [1]})
+    monkeypatch.setattr("agent0.fingerprint.record", lambda staging: None)
+    going_on = recipe.Recipe(4, 1, 1e-3, 1, 4, 8, share_of_start=0.25)
+    train.train(train.Lessons([example(1)], []), going_on, start, staging)
+    for name, weight in load_file(staging / WEIGHTS).items():
+        assert weight == pytest.approx(0.25 * before[name] + 0.75 * reached[name], abs=1e-6)
 
 
 def test_a_value_that_the_user_sets_stays(monkeypatch):
